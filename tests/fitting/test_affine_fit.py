@@ -84,3 +84,10 @@ def test_a_checkpoint_is_not_for_a_model_with_hooks(llama, tmp_path):
         pytest.raises(ValueError, match="there are hooks on the bridge"),
     ):
         fit_affine_lens(llama, texts, **options)
+
+
+def test_a_checkpoint_is_not_for_another_model(tmp_path):
+    options = {"checkpoint": tmp_path / "sums", "progress": False}
+    fit_affine_lens(tiny_bridge("llama"), random_texts(20), **options)
+    with pytest.raises(ValueError, match="was made with"):
+        fit_affine_lens(tiny_bridge("llama", seed=1), random_texts(20), **options)

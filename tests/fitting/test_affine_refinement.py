@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from lens_interventions.fitting import affine_refinement
 from lens_interventions.fitting.affine_fit import fit_affine_lens
 from lens_interventions.fitting.affine_refinement import _kl_and_gradient, refine_affine_lens
 from lens_interventions.lens.lens_over import lens_over
@@ -185,3 +186,33 @@ def test_refinement_refuses_a_hook_that_it_would_pass_by(point):
         pytest.raises(ValueError, match=point),
     ):
         refine_affine_lens(bridge, lens, texts, held_out=64, steps=2, progress=False)
+
+
+def refined(**options):
+    bridge, texts = shared_bridge("llama"), random_texts(60)
+    lens = fit_affine_lens(bridge, random_texts(20, seed=2), progress=False)
+    given = {"steps": 4, "held_out": 48, "batch": 24, "evaluate_every": 1, "patience": 4}
+    options = {**given, "learning_rate": 2e-3, "progress": False, **options}
+    return refine_affine_lens(bridge, lens, texts, **options)
+
+
+def test_the_seed_orders_the_windows():
+    first, again, other = (refined(seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first.weight, again.weight)
+    assert not torch.equal(first.weight, other.weight)
+
+
+def test_a_layer_that_diverged_keeps_its_best(monkeypatch):
+    measure, calls = affine_refinement._Training.measure, []
+
+    def diverged(self):
+        found = measure(self)
+        calls.append(found)
+        if len(calls) == 2:
+            found[1] = math.nan
+        return found
+
+    monkeypatch.setattr(affine_refinement._Training, "measure", diverged)
+    history = refined().settings["refined"]["held_out_kl"]
+    assert all(map(math.isfinite, history))
+    assert history == sorted(history, reverse=True)

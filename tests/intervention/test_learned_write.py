@@ -396,3 +396,10 @@ def test_what_compares_sources_takes_its_own(llama):
         assert found.sources == ("previous",)
         with pytest.raises(ValueError, match="is for 'previous', but the patch has 'true'"):
             measure(llama, texts, write.patch(), sources=["true"], progress=False)
+
+
+@pytest.mark.parametrize("other", [{"first_position": 2}, {"scale": "norm"}, {"source": "current"}])
+def test_its_digest_depends_on_more_than_tensors(llama, other):
+    write = random_write(llama)
+    assert dataclasses.replace(write).digest() == write.digest()
+    assert dataclasses.replace(write, **other).digest() != write.digest()

@@ -277,3 +277,45 @@ def test_sums_of_another_write_or_lens_are_not_taken_for_those_asked_for(tmp_pat
     li.slope_map(bridge, texts, lens=lens, **options)
     with pytest.raises(ValueError, match="differs in lens"):
         li.slope_map(bridge, texts, lens=replace(lens, weight=2 * weight), **options)
+
+
+def test_defaults_that_are_given_by_name_count(monkeypatch):
+    before = settings_key(above_least)
+    monkeypatch.setattr(above_least, "__kwdefaults__", {"also": 2.0})
+    assert settings_key(above_least) != before
+
+
+def times(number):
+    def decorate(function):
+        @functools.wraps(function)
+        def called(*args, times=number):
+            return function(*args) * times
+
+        return called
+
+    return decorate
+
+
+def test_defaults_of_decorators_count():
+    assert settings_key(times(2)(every_second)) == settings_key(times(2)(every_second))
+    assert settings_key(times(2)(every_second)) != settings_key(times(3)(every_second))
+
+
+def test_flags_of_a_pattern_count():
+    assert settings_key(re.compile("a")) != settings_key(re.compile("a", re.IGNORECASE))
+
+
+def test_parts_of_a_module_count_without_tensors():
+    linear = torch.nn.Linear(3, 3)
+    keys = [
+        settings_key(torch.nn.Sequential(linear, act()))
+        for act in (torch.nn.Sigmoid, torch.nn.Tanh)
+    ]
+    assert keys[0] != keys[1]
+
+
+def test_hooks_before_a_module_are_refused_too():
+    module = torch.nn.Linear(3, 3)
+    module.register_forward_pre_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="with hooks on it"):
+        settings_key(module)

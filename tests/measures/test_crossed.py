@@ -190,3 +190,10 @@ def test_an_axis_with_all_of_the_variance_has_its_own_p_value(row_sd):
     _, p = crossed_mean_test(values, rng=np.random.default_rng(1), n_resamples=4000)
     # the resamples make 1% of noise
     assert p == pytest.approx(stats.ttest_1samp(values[0], 0).pvalue, rel=0.1)
+
+
+def test_resamples_without_any_number_are_left_out():
+    """Each row has a number in one column alone, and a resample may miss all of them."""
+    counts = np.eye(3)
+    found = crossed_mean_interval(5 * counts, counts, rng=np.random.default_rng(0))
+    np.testing.assert_allclose([found.low, found.high], 5)

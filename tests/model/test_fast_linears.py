@@ -107,3 +107,11 @@ def test_blocks_that_many_rows_go_through_compute_the_same(call, monkeypatch):
             assert set(seen) == {0}
     assert n_fast(bridge.original_model) == 0
     torch.testing.assert_close(fast, plain, rtol=0, atol=ROUNDING, equal_nan=True)
+
+
+def test_a_forward_of_the_users_stays():
+    bridge = shared_bridge("llama", torch.float32)
+    linear = next(m for m in bridge.original_model.modules() if type(m) is nn.Linear)
+    assert linear in [module for module, _ in fast_forwards(bridge.original_model)]
+    with replaced_forwards([(linear, lambda x: 0 * x)]):
+        assert linear not in [module for module, _ in fast_forwards(bridge.original_model)]

@@ -151,3 +151,10 @@ def test_a_cache_that_cannot_be_written_is_no_error(any_size):
     any_size.write_text("a file where the directory would be")
     keep_right(tiny_bridge("llama"), QUESTION)
     assert not is_kept(tiny_bridge("llama"), QUESTION)
+
+
+def test_an_answer_is_not_for_autocast(any_size):
+    keep_right(tiny_bridge("llama", dtype=torch.float32), QUESTION)
+    assert is_kept(tiny_bridge("llama", dtype=torch.float32), QUESTION)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not is_kept(tiny_bridge("llama", dtype=torch.float32), QUESTION)

@@ -121,3 +121,11 @@ def test_a_model_on_several_devices_is_refused_and_told_why():
     bridge.cfg.n_devices = 2
     with pytest.raises(NotImplementedError, match="spread over 2 devices"):
         li.logit_lens(bridge, [5, 6, 7])
+
+
+def test_the_mean_row_is_that_of_the_tokens_that_can_come():
+    """A head excludes tokens, such as those that fill a vocabulary up, by a bias of -inf."""
+    bridge = tiny_bridge("gptj")
+    bridge.b_U.data[-9:] = -torch.inf
+    read = readout(bridge)
+    torch.testing.assert_close(read.mean_row, read.weight[:-9].mean(0))

@@ -98,6 +98,7 @@ def test_a_text_that_turns_other_rotary_frequencies_on_is_read_whole(monkeypatch
     bridge, texts = long_rope_bridge(20), TOKENS.repeat(1, 3)
     whole = logit_lens(bridge, texts)
     monkeypatch.setattr(residuals, "_WHOLE", 8)
+    monkeypatch.setattr(residuals, "_CHUNK_ROWS", 14)
     assert texts.shape[1] > 20
     torch.testing.assert_close(logit_lens(bridge, texts).entropy, whole.entropy)
 
@@ -113,6 +114,7 @@ def test_an_empty_cache_is_noticed(monkeypatch):
     bridge = tiny_bridge("llama")  # which nothing is known of yet
     whole = logit_lens(bridge, TOKENS)
     monkeypatch.setattr(residuals, "_WHOLE", 8)
+    monkeypatch.setattr(residuals, "_CHUNK_ROWS", 6)
     monkeypatch.setattr(residuals, "DynamicCache", _EmptyCache)
     monkeypatch.setattr(capabilities, "DynamicCache", _EmptyCache)
     torch.testing.assert_close(logit_lens(bridge, TOKENS).entropy, whole.entropy)

@@ -57,3 +57,11 @@ def test_an_iterator_that_was_read_is_no_text(llama):
     assert len(list(token_rows(llama, texts))) == 1
     with pytest.raises(ValueError, match="an iterator, such as that of sample_texts, gives its"):
         list(token_rows(llama, texts))
+
+
+def test_ids_among_texts_are_read_as_they_are(llama):
+    """Whether texts begin with BOS is no question for ids."""
+    text, ids = "the people say", torch.tensor([5, 6, 7])
+    rows = list(token_rows(llama, [text, ids], prepend_bos=False))
+    assert rows[0].equal(llama.to_tokens(text, prepend_bos=False)[0])
+    assert rows[1].equal(ids)

@@ -17,9 +17,10 @@ from lens_interventions.experiments.design.comparisons import (
     with_visible_by_width,
 )
 from lens_interventions.experiments.design.conditions import NO_PATCH, Arm
-from lens_interventions.experiments.design.contrasts import Resampling
+from lens_interventions.experiments.design.contrasts import Contrast, Resampling
 from lens_interventions.experiments.design.totals import Totals
-from lens_interventions.measures.verdicts import JOINT, visible_by_width
+from lens_interventions.measures.intervals import Interval
+from lens_interventions.measures.verdicts import JOINT, smallest_visible, visible_by_width
 
 TRUE, RANDOM, CURRENT = (Arm(source, 1, 0.1, "add") for source in ("true", "random", "current"))
 REFERENCES = [NO_PATCH, RANDOM, CURRENT]
@@ -126,3 +127,20 @@ def test_the_widest_interval_says_what_could_be_seen() -> None:
     assert with_visible_by_width(found).smallest_visible == max(widths)
     alone = compared(losses(n=1, true=1.0))
     assert with_visible_by_width(alone).smallest_visible is None
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_what_was_visible_weighs_texts_by_their_tokens(noise: float) -> None:
+    counts = np.array([1.0, 5, 10, 40, 100])
+    lead = (3 + noise * np.random.default_rng(0).standard_normal(5)) * counts
+    totals = Totals((NO_PATCH, TRUE), np.stack([np.zeros(5), lead])[..., None], counts[:, None])
+    around = lead - lead.sum() / counts.sum() * counts
+    error = np.sqrt((around**2).sum() / 4 / 5) / counts.mean()
+    found = visible_beforehand(totals, TRUE, [NO_PATCH], 5, 0.95) or 0.0
+    assert found == pytest.approx(smallest_visible(error), abs=1e-9)
+
+
+def test_to_be_ahead_takes_an_interval_and_a_p_value() -> None:
+    clear = Interval(-0.1, -0.2, -0.01, 0.95, "BCa", 10)
+    contrasts = {NO_PATCH: Contrast(clear, 0.01), RANDOM: Contrast(clear, 0.2)}
+    assert len(Comparison(contrasts, clear, True, None).not_ahead_of) == 1

@@ -18,7 +18,7 @@ from lens_interventions.experiments import (
     run,
 )
 from lens_interventions.experiments.engine.row_files import DamagedFileError, read_rows, write_rows
-from lens_interventions.experiments.engine.run_directory import FORMAT, held_directory
+from lens_interventions.experiments.engine.run_directory import FORMAT, RunDirectory, held_directory
 from tests.support.small_run import (
     Settings,
     assert_same,
@@ -214,3 +214,19 @@ def test_settings_are_readable_json(tmp_path: Path) -> None:
     header = json.loads((tmp_path / "settings.json").read_text())
     assert header["experiment"] == "example"
     assert header["settings"] == {"starts": [3, 4, 5, 6], "gate": ".", "tags": [["a", 1]]}
+
+
+def test_a_text_that_looks_like_a_seal_is_only_a_text(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"text": ['{"sha256": "' + "ab" * 32 + '"}']})
+    write_rows(tmp_path / "a.parquet", rows, {"run": "r"})
+    assert read_rows(tmp_path / "a.parquet")[0].equals(rows)
+
+
+def test_every_damaged_file_is_kept(tmp_path: Path) -> None:
+    file = tmp_path / "rows" / "first" / "unit-4.parquet"
+    file.parent.mkdir(parents=True)
+    for content in (b"one", b"two"):
+        file.write_bytes(content)
+        with pytest.warns(UserWarning, match="is now unit-4.parquet.damaged"):
+            RunDirectory(tmp_path, "r").set_damaged_aside()
+    assert {each.read_bytes() for each in file.parent.iterdir()} == {b"one", b"two"}

@@ -302,3 +302,15 @@ def test_strength_zero_changes_nothing():
     assert_equal(
         replace(out.of_patch(0), patches=()), replace(out.of_patch(1), patches=()), tol=1e-5
     )
+
+
+def test_a_hook_on_the_embedding_acts_once_a_step():
+    """The blocks above the patch run on another embedding, which nobody sees."""
+    bridge, widths = shared_bridge("llama"), []
+
+    def look(embedded, hook):
+        widths.append(embedded.shape[1])
+
+    with bridge.hooks(fwd_hooks=[("hook_embed", look)]):
+        li.generate(bridge, [[5, 6, 7]], PATCH, max_new_tokens=3, stop_at_eos=False)
+    assert widths == [3, 1, 1]

@@ -127,3 +127,13 @@ def test_callback_gets_every_token():
         assert torch.equal(step.log_probs, out.log_probs[step.rows, number])
     assert torch.equal(tokens, out.tokens)
     assert len(steps[-1].rows) < len(steps[0].rows)
+
+
+def test_patches_can_be_counted_from_the_end():
+    found = li.generate(
+        shared_bridge("llama"), [[5, 6, 7]], [None, PATCH], max_new_tokens=2, stop_at_eos=False
+    )
+    last = found.of_patch(-1)
+    assert last.patches == (PATCH,)
+    assert len(last.tokens) == 1
+    assert torch.equal(last.log_probs, found.of_patch(1).log_probs)

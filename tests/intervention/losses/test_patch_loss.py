@@ -9,7 +9,7 @@ import torch
 import lens_interventions as li
 from lens_interventions.intervention.losses.loss_sums import require_finite
 from tests.support.reference_intervention import patched_logits
-from tests.support.tiny import random_tokens
+from tests.support.tiny import random_tokens, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact", "without_gradients", "unrounded")
 
@@ -211,3 +211,25 @@ def test_the_figure_shows_names_and_not_their_markup(llama):
     shown = [figure.layout.title.text, *found.plot().data[0].y, *found.plot().data[0].customdata]
     assert sum("&lt;lambda&gt;" in text for text in shown) == 3
     assert not any("<lambda>" in text for text in shown)
+
+
+def not_of_nine(tokens, nats):
+    return tokens[1:] != 9
+
+
+def test_a_token_without_a_probability_matters_only_where_it_counts():
+    bridge, text = tiny_bridge("gptj"), torch.tensor([5, 9, 6, 7, 9, 8])
+    bridge.b_U.data[9] = -torch.inf
+    found = li.patch_loss(bridge, [text], PATCH, scopes=[not_of_nine], progress=False)
+    nats = -li.teacher_forced_log_probs(bridge, text[None])[0]
+    expected = float(nats[text[1:] != 9].sum())
+    assert float(found.clean[0, 0]) == pytest.approx(expected, abs=1e-9)
+    with pytest.raises(ValueError, match="a loss is infinite"):
+        li.patch_loss(bridge, [text], PATCH, progress=False)
+
+
+def test_sums_of_pieces_of_another_length_are_others(llama, tmp_path):
+    options = {"out": tmp_path / "sums", "progress": False}
+    li.patch_loss(llama, [random_tokens(20)], PATCH, max_length=10, **options)
+    with pytest.raises(ValueError, match="differs in max_length"):
+        li.patch_loss(llama, [random_tokens(20)], PATCH, max_length=12, **options)

@@ -1,5 +1,6 @@
 """What a slope map knows of its cells, and the level of what it predicts."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -48,3 +49,11 @@ def test_a_prediction_has_the_level_that_was_asked_for(llama):
         assert (outer.level, inner.level) == (0.95, 0.5)
         assert outer.estimate == inner.estimate
         assert outer.low < inner.low < inner.high < outer.high
+
+
+@pytest.mark.parametrize("other", [{"seed": 5}, {"scale": "raw"}, {"gate": 1.0}], ids=str)
+def test_a_map_predicts_only_what_it_was_made_with(llama, other):
+    slopes = li.slope_map(llama, [random_tokens(8)], layers=[0], progress=False)
+    patch = dataclasses.replace(slopes.patch(0, strength=0.1), **other)
+    with pytest.raises(ValueError, match=f"made with {next(iter(other))}="):
+        slopes.predict(patch)

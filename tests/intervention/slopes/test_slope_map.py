@@ -8,6 +8,7 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.intervention.sources import BackPatch
+from tests.intervention.test_learned_write import random_write
 from tests.support.central_differences import central_difference
 from tests.support.clean import left_as_found
 from tests.support.tiny import random_tokens, shared_bridge, tiny_bridge
@@ -316,3 +317,19 @@ def test_a_mode_may_write_into_what_it_gets(llama):
     np.testing.assert_allclose(asked, asked_plainly, rtol=1e-9, atol=1e-12)
     (alone,) = li.slope_map(llama, texts, modes=["add"], progress=False).totals.swapaxes(0, 3)
     np.testing.assert_allclose(usual, alone, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_learned_write_with_a_base_has_rows_of_its_own_beside_other_modes(llama, turned):
+    """It writes also where its source writes nothing."""
+    fields = {"first_position": 0, "scale": "norm"}
+    base = random_write(llama, **fields)
+    shuffled = {"trained_with": "shuffled", "source": "shuffled"}
+    modes = ["add", random_write(llama, **shuffled, **fields, base=base)]
+    modes = modes[::-1] if turned else modes
+    options = {"sources": ["shuffled"], "layers": [1], "first_position": 0, "progress": False}
+    texts = [random_tokens(8)]
+    both = li.slope_map(llama, texts, modes=modes, **options)
+    for place, mode in enumerate(modes):
+        alone = li.slope_map(llama, texts, modes=[mode], **options)
+        np.testing.assert_allclose(both.totals[:, :, :, place], alone.totals[:, :, :, 0])

@@ -362,3 +362,14 @@ def test_processed_weights(architecture):
 def test_models_without_attention_or_with_an_encoder_are_refused(architecture):
     with pytest.raises(NotImplementedError):
         teacher_forced_logits(shared_bridge(architecture), random_tokens(1, 4), PATCH)
+
+
+@pytest.mark.parametrize("point", ["hook_resid_pre", "attn.hook_z", "hook_mlp_out"])
+@pytest.mark.parametrize("layers", [(1,), (1, 2), (2, 1)])
+def test_a_hook_on_the_lowest_patched_block_is_refused(llama, point, layers):
+    patches = [dataclasses.replace(PATCH, layer=layer) for layer in layers]
+    with (
+        llama.hooks(fwd_hooks=[(f"blocks.1.{point}", lambda tensor, hook: 2 * tensor)]),
+        pytest.raises(ValueError, match="there is a hook on"),
+    ):
+        teacher_forced_log_probs(llama, random_tokens(1, 8), patches)

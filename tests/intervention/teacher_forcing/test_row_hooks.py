@@ -10,6 +10,7 @@ from lens_interventions.intervention.teacher_forcing.log_probs import (
     teacher_forced_log_probs,
     teacher_forced_logits,
 )
+from lens_interventions.intervention.teacher_forcing.row_hooks import hooks_by_row
 from tests.support.clean import left_as_found
 from tests.support.exact import close
 from tests.support.reference_intervention import patched_logits
@@ -319,3 +320,27 @@ def test_a_name_that_is_not_there_is_said_as_it_was_given(llama):
         li.teacher_forced_log_probs(
             llama, "people", fwd_hooks=[("blocks.9.hook_resid_pre", lambda value, hook: value)]
         )
+
+
+def test_a_hook_may_write_into_its_rows(llama):
+    """Its trial leaves the rows of the run alone."""
+    tokens = random_tokens(2, 8)
+
+    def in_place(tensor, hook):
+        tensor.mul_(1.5)
+
+    found, expected = (
+        teacher_forced_log_probs(llama, tokens, PATCH, fwd_hooks=[("blocks.2.hook_mlp_out", fn)])
+        for fn in (in_place, lambda tensor, hook: 1.5 * tensor)
+    )
+    close(found, expected)
+
+
+def test_a_hook_that_acts_from_some_position_on_is_found_in_its_first_chunk(llama):
+    def late(tensor, hook):
+        return torch.cat([tensor[:, :20], 2 * tensor[:, 20:]], dim=1)
+
+    name = "blocks.1.hook_mlp_out"
+    ((_, tried),) = hooks_by_row(llama, [(name, late)], 50, [None])
+    with pytest.raises(ValueError, match="does not change every position in the same way"):
+        tried(torch.randn(1, 6, 32), hook=llama.hook_dict[name])

@@ -213,3 +213,11 @@ def test_the_length_of_embeddings_changes_no_training(rank):
     # Powers of two round nothing; AdamW's 1e-8 stands beside the same gradients.
     np.testing.assert_allclose(other.curve["loss"], one.curve["loss"], rtol=1e-9)
     np.testing.assert_allclose(other.curve["gradient_norm"], one.curve["gradient_norm"], rtol=1e-6)
+
+
+def test_a_checkpoint_is_for_the_text_that_chose_its_best_step(tmp_path):
+    bridge, texts = shared_bridge("llama"), random_texts()
+    options = {"texts": texts, "checkpoint": tmp_path / "training", "save_every": 1}
+    train(bridge, steps=2, held_out=texts[:2], **options)
+    with pytest.raises(ValueError, match="differs in held_out_texts"):
+        train(bridge, steps=2, held_out=texts[2:4], **options)

@@ -8,7 +8,11 @@ import pytest
 import torch
 
 from lens_interventions.experiments.design.sequences import beginning, token_list
-from lens_interventions.experiments.design.trained_patches.splits import windows_by_part
+from lens_interventions.experiments.design.trained_patches.splits import (
+    _windows,
+    second_copies,
+    windows_by_part,
+)
 from lens_interventions.materials.corpora import read_documents
 from lens_interventions.materials.shingles import shingles
 from tests.support.small_reader import SMALL
@@ -96,3 +100,15 @@ def test_a_tenth_of_the_samples_must_be_a_text(samples):
     options = replace(SETTINGS.options, change_penalty=1.0)
     with pytest.raises(ValueError, match=f"samples must be 0 or at least 10, got {samples}"):
         replace(SETTINGS, samples=samples, options=options)
+
+
+def test_copies_are_those_that_report(bridge):
+    assert len(second_copies(bridge, SETTINGS)) == SETTINGS.copies
+
+
+@pytest.mark.parametrize(("more", "n"), [(0, 1), (1, 0)])
+def test_a_document_of_one_window_has_one(bridge, more, n):
+    text = "the people say that the time they mean is the other time"
+    length = len(token_list(bridge, text)) + len(beginning(bridge)) + more
+    settings = replace(SETTINGS, options=replace(SETTINGS.options, window=length))
+    assert len(_windows(bridge, settings, [(text, "a")], 5, None)) == n
