@@ -64,7 +64,12 @@ def patch_panel(subject: Subject, state: State, emit: Emit) -> None:
     tokens = subject.tokens(state)
     emit("tokens", {"texts": _texts(subject, tokens)})
     patch = chosen_patch(subject, state)
-    if isinstance(patch.positions, tuple) and min(patch.positions) >= len(tokens) - 1:
+    if isinstance(patch.positions, tuple) and min(patch.positions) >= len(tokens):
+        raise ValueError(
+            f"there is no position {min(patch.positions)}: the text has {len(tokens)} tokens, "
+            "counted from 0"
+        )
+    if isinstance(patch.positions, tuple) and min(patch.positions) == len(tokens) - 1:
         raise ValueError(
             "nothing is written at the last token, since its next token is not known: choose an "
             "earlier position"

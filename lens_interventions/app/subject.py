@@ -79,6 +79,13 @@ class Subject:
                     f"{self.bridge.cfg.model_name}, so their tokens cannot be compared: give "
                     "a second model with the same one"
                 )
+            depths = [int(model.cfg.n_layers) for model in (self.bridge, self.other)]
+            if depths[0] != depths[1]:
+                raise ValueError(
+                    f"{self.other.cfg.model_name} has {depths[1]} layers and "
+                    f"{self.bridge.cfg.model_name} has {depths[0]}, so their layers cannot be "
+                    "compared: give a second model with as many"
+                )
 
     def model(self, *, second: bool) -> TransformerBridge:
         """The model, or the second one, which there must be then."""

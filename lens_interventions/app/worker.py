@@ -70,8 +70,8 @@ class Worker:
         """Whether the queue is full."""
         return len(self._jobs) >= MOST_WAITING
 
-    async def events(self, slot: str, work: Work) -> AsyncIterator[Event]:
-        """The events of `work`, once its turn has come.
+    def events(self, slot: str, work: Work) -> AsyncIterator[Event]:
+        """The events of `work`, which waits for its turn from now on; for the event loop's thread.
 
         Work that was asked for earlier in the same `slot` is cancelled, and so is this one when
         nobody listens any more.
@@ -89,14 +89,18 @@ class Worker:
         self._newest[slot] = job
         future = self._thread.submit(job.run)
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._jobs.discard, job))
-        try:
-            while (event := await queue.get()) is not None:
-                yield event
-        finally:
-            job.cancel()
-            future.cancel()  # one that waits gives up its place
-            if self._newest.get(slot) is job:
-                del self._newest[slot]
+
+        async def received() -> AsyncIterator[Event]:
+            try:
+                while (event := await queue.get()) is not None:
+                    yield event
+            finally:
+                job.cancel()
+                future.cancel()  # one that waits gives up its place
+                if self._newest.get(slot) is job:
+                    del self._newest[slot]
+
+        return received()
 
     def cancel(self) -> None:
         """Make running and waiting work end at its next event."""

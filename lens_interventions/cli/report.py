@@ -18,6 +18,7 @@ def report(
     ] = None,
 ) -> None:
     """Write one self-contained HTML page about finished experiments."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     require_output(out, [".html"])
     from ..pages.report import report as write_report
 

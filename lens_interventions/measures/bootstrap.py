@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from scipy import stats
 
 # Elements of the largest temporary array for a block of cells or of draws.
-_BLOCK = 2_000_000
+BLOCK = 2_000_000
 # Relative to the size of what is summed.
 _ROUNDING = 1e-12
 
@@ -29,7 +29,7 @@ def ratio_ends(
     """
     start = rng.bit_generator.state
     ends = []
-    for first in range(0, len(totals), block := max(1, _BLOCK // n_resamples)):
+    for first in range(0, len(totals), block := max(1, BLOCK // n_resamples)):
         cells = slice(first, first + block)
         rng.bit_generator.state = start
         distribution = _distribution(totals[cells], counts[cells], rng, n_resamples)
@@ -46,7 +46,7 @@ def _distribution(
     """The ratio in each resample, a block of draws at a time."""
     n = totals.shape[1]
     found = []
-    for first in range(0, n_resamples, block := max(1, _BLOCK // n)):
+    for first in range(0, n_resamples, block := max(1, BLOCK // n)):
         times = _times_drawn(rng, min(block, n_resamples - first), n)
         found.append((totals @ times) / (counts @ times))
     return np.concatenate(found, axis=1)
@@ -115,7 +115,7 @@ def bootstrap_ends(
                 axis=-1,
                 n_resamples=0,
                 # BCa leaves out each sequence in turn, so many at a time.
-                batch=max(1, _BLOCK // (n_cells * n)),
+                batch=max(1, BLOCK // (n_cells * n)),
                 confidence_level=level,
                 method=method,
                 # scipy reads only this attribute, and resumes from a given distribution.

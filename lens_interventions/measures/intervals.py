@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Real
 from scipy import stats
 
-from .bootstrap import ratio_ends
+from .bootstrap import BLOCK, ratio_ends
 
 
 @dataclass(frozen=True)
@@ -246,6 +246,7 @@ def sign_flip_p_values(
         permutation_type="samples",
         vectorized=True,
         n_resamples=n_resamples,
+        batch=max(1, BLOCK // differences.shape[1]),
         axis=-1,
         rng=rng,
     )

@@ -30,8 +30,8 @@ from .intervals import Interval
 JOINT = "no patch and every control"
 """What a joint comparison subtracts."""
 
-# In the names of methods.
-_BOOTSTRAPS = ("BCa", "percentile", "bootstrap")
+# In the names of methods. A max-t bootstrap has been widened already.
+_BOOTSTRAPS = ("BCa", "percentile")
 
 Outcome = Literal["helps", "helps a little", "no effect", "hurts a little", "hurts", "undecided"]
 
@@ -85,7 +85,7 @@ class Verdict:
             _, lead = outermost(_gain(self.interval, self.lower_is_better))
             if self.against == JOINT and lead < self.smallest_effect:
                 said = f"undecided: no lead of {margin} or more, but such harm is not ruled out"
-            elif self.interval.low * self.interval.high > 0:  # Only the p-value left it open.
+            elif self.interval.low * self.interval.high > 0 and self._p_is_too_large:
                 said = f"undecided: p = {self.p_value:.2g}"
         if self.outcome == "undecided" and self.smallest_visible is not None:
             visible = f"{self.smallest_visible:.2g} {self.units}".strip()
@@ -93,6 +93,10 @@ class Verdict:
         if self.not_ahead_of:
             said += f"; ahead of no patch, but not of: {', '.join(self.not_ahead_of)}"
         return said
+
+    @property
+    def _p_is_too_large(self) -> bool:
+        return self.p_value is not None and not is_at_level(self.p_value, self.interval.level)
 
     def __str__(self) -> str:
         number = f"{self.words}: {self.interval}" + (f", {self.units}" if self.units else "")

@@ -36,9 +36,12 @@ def test_tokens_come_before_the_numbers(client, read):
 
 def test_a_patch_of_the_last_token_alone_is_refused(client, subject):
     last = len(subject.tokens(parse_state({"text": TEXT}))) - 1
-    for position in (last, last + 3):
+    for position, said in (
+        (last, "its next token is not known"),
+        (last + 3, f"there is no position {last + 3}"),
+    ):
         chosen = {"text": TEXT, "panel": "patch", "only_position": True, "position": position}
-        assert "its next token is not known" in refusal(client, "patch", **chosen, **PATCH)
+        assert said in refusal(client, "patch", **chosen, **PATCH)
     answer(client, "patch", **(chosen | PATCH | {"position": last - 1}))
 
 
@@ -161,6 +164,12 @@ def test_a_second_model_with_another_tokenizer_is_refused(subject):
     other = tiny_bridge("llama", num_hidden_layers=1)
     other.tokenizer.add_tokens(["another"])
     with pytest.raises(ValueError, match="another tokenizer than"):
+        Subject(subject.bridge, Origin(), other=other)
+
+
+def test_a_second_model_of_another_depth_is_refused(subject):
+    other = tiny_bridge("llama", num_hidden_layers=1)
+    with pytest.raises(ValueError, match=r"has 1 layers and .* has 3, so their layers cannot"):
         Subject(subject.bridge, Origin(), other=other)
 
 

@@ -120,6 +120,19 @@ def test_it_is_full_when_enough_waits_and_takes_more_later():
     assert run(scenario) == (True, False)
 
 
+def test_it_is_full_before_anybody_listens():
+    go = threading.Event()
+
+    async def scenario(worker):
+        for slot in range(MOST_WAITING):
+            worker.events(str(slot), lambda _emit: go.wait(30))
+        full = worker.full
+        go.set()
+        return full
+
+    assert run(scenario)
+
+
 def test_the_newest_request_ends_the_one_before_it_after_an_older_has_ended():
     begun, go = ([threading.Event() for _ in range(2)] for _ in range(2))
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from lens_interventions.experiments.design.simultaneous import MAX_T
 from lens_interventions.measures.intervals import (
     Interval,
     mean_interval,
@@ -243,6 +244,7 @@ def test_intervals_that_know_their_number_are_taken_as_they_are():
     low, high = outermost(Interval(-0.02, -0.01, 0.04, 0.95, "joint BCa", 10))
     assert low == -0.01
     assert high > 0.04
+    assert outermost(replace(few, method=MAX_T, n=8)) == (-0.049, 0.049)
 
 
 def test_power_is_the_shift_that_a_test_sees_four_times_in_five():
@@ -301,3 +303,13 @@ def test_a_p_value_that_equals_one_minus_the_level_is_enough(level):
     for p_value, outcome in ((round(1 - level, 2), "helps"), (1.001 - level, "undecided")):
         found = verdict(interval, smallest_effect=MARGIN, lower_is_better=False, p_value=p_value)
         assert found.outcome == outcome
+
+
+def test_a_p_value_is_named_only_if_it_is_too_large():
+    """A source behind a control may have an interval on one side, of few texts, and a small p."""
+    behind, around = Interval(-1.0, -2.0, -0.01, 0.95, "joint BCa", 4), interval(-0.3, 0.3)
+    judged = joint_verdict(
+        behind, around, smallest_effect=MARGIN, lower_is_better=False, p_joint=0.03, p_unpatched=1.0
+    )
+    assert judged.outcome == "undecided"
+    assert "p = " not in judged.words

@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -55,6 +55,12 @@ def read_rows(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:
         return table.to_pandas(), json.loads(table.schema.metadata[_STAMP])
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise DamagedFileError(f"{file} is damaged or not from this library ({error})") from error
+
+
+def joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of the units of one table, one after the other."""
+    # A unit without rows has no types, and would take them from the columns of the others.
+    return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
 
 def _around_seal(data: bytes) -> tuple[bytes, bytes]:

@@ -21,6 +21,7 @@ from .input_files import InputFiles
 from .json_values import to_values
 from .model_source import Model, ModelSource, model_header
 from .results import Analysis, Result, Tables
+from .row_files import joined
 from .run_directory import FORMAT, RunDirectory, RunDirectoryError, files_of_rows, held_directory
 from .stage_progress import StageProgress
 from .usable_settings import require_usable
@@ -163,7 +164,8 @@ def _complete(
     """Measure the missing units; return every unit with its rows, in the order of the units."""
     missing = [unit for unit in units if directory.read_rows(unit) is None]
     shown.begin(len(units), len(units) - len(missing))
-    files = {unit.key: directory.file_of(unit) for unit in missing if unit.keeps_file}
+    # Workers may be in another working directory.
+    files = {unit.key: directory.file_of(unit).absolute() for unit in missing if unit.keeps_file}
     for unit, rows in measured(
         missing, source, executor, weights=weights, files=files, tell=shown.inside
     ):
@@ -185,11 +187,7 @@ def _rows_of(directory: RunDirectory, unit: Unit) -> pd.DataFrame:
 
 
 def _tables(rows: Mapping[str, Sequence[pd.DataFrame]]) -> dict[str, pd.DataFrame]:
-    # A unit without rows has no types, and would take them from the columns of the others.
-    return {
-        table: pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
-        for table, parts in rows.items()
-    }
+    return {table: joined(parts) for table, parts in rows.items()}
 
 
 def _require_distinct(units: Sequence[Unit]) -> None:

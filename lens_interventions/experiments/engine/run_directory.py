@@ -19,11 +19,12 @@ from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
 
 from ..._files import UNFINISHED, require_writable, write_text
 from ...model.user_warnings import warn_user
 from .json_values import differences, digest
-from .row_files import DamagedFileError, read_rows, write_rows
+from .row_files import DamagedFileError, joined, read_rows, write_rows
 from .work_units import Unit
 
 FORMAT = "lens_interventions.run/1"
@@ -78,7 +79,7 @@ class RunDirectory:
         return file
 
     def set_damaged_aside(self) -> None:
-        """Rename damaged files of rows, with a warning, so that their units are measured again.
+        """Rename damaged files, with a warning, so that their units are measured again.
 
         Raises `RunDirectoryError` for a file that belongs to another run.
         """
@@ -95,6 +96,17 @@ class RunDirectory:
                 continue
             if stamp["run"] != self.run:
                 raise RunDirectoryError(f"{file} belongs to another run: remove it")
+        for file in sorted((self.path / "files").rglob("*.safetensors")):
+            try:
+                with safe_open(file, "np"):
+                    pass
+            except SafetensorError as error:
+                aside = _free_name(file)
+                file.rename(aside)
+                warn_user(
+                    f"{file} is damaged ({error}): it is now {aside.name}, and what it kept begins "
+                    "anew",
+                )
 
     def _file(self, unit: Unit) -> Path:
         return self.path / "rows" / unit.table / f"{unit.name}.parquet"
@@ -224,7 +236,7 @@ def read_tables(path: str | Path) -> dict[str, pd.DataFrame]:
     parts: dict[str, list[pd.DataFrame]] = {}
     for file in files_of_rows(path):
         parts.setdefault(file.parent.name, []).append(_read(file)[0])
-    return {table: pd.concat(rows, ignore_index=True) for table, rows in parts.items()}
+    return {table: joined(rows) for table, rows in parts.items()}
 
 
 def _agree(file: Path, header: Mapping[str, Any], presets: Mapping[str, Any]) -> None:

@@ -159,7 +159,12 @@ def measure_unit(
         if weights is not None:
             _require_weights(source, weights)
         try:
-            kept = {"file": file} if unit.keeps_file else {}
+            kept = {}
+            if unit.keeps_file:
+                assert file is not None
+                # On another machine without a shared disk there is none yet.
+                file.parent.mkdir(parents=True, exist_ok=True)
+                kept["file"] = file
             rows = unit.measure(bridge, **unit.parameters, **kept)
             if not isinstance(rows, pd.DataFrame):
                 raise TypeError(f"a unit returns rows, a DataFrame; got {type(rows).__name__}")

@@ -175,7 +175,8 @@ def _prompts(bridge: TransformerBridge, item: dict[str, str]) -> dict[str, list[
 def _before_word(bridge: TransformerBridge, ids: list[int], word: str) -> list[int]:
     """The tokens of a sentence before the first occurrence of the word, or all without one.
 
-    Inside another word it is none: "at" does not stand in "state".
+    Inside another word it is none: "at" does not stand in "state". A word that begins with it
+    counts, such as its plural.
     """
     found = re.search(rf"\b{re.escape(word)}", bridge.tokenizer.decode(ids), re.IGNORECASE)
     if found is None:

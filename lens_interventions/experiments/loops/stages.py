@@ -67,7 +67,7 @@ def measure_report_half(
     passages = halves(passage_items(bridge, settings))
     cell, round_at = loops_cell(rows, settings), round_cell(rows, settings)
     controls = control_arms(cell)
-    stronger = [
+    other_strengths = [
         Arm.at(replace(cell, strength=strength))
         for strength in settings.strengths
         if strength != cell.strength
@@ -84,7 +84,7 @@ def measure_report_half(
         [
             ([NO_PATCH], GREEDY, everything),
             ([Arm.at(cell), *controls], GREEDY, everything),
-            (stronger, GREEDY, prompts[REPORT]),
+            (other_strengths, GREEDY, prompts[REPORT]),
             *(
                 ([arm], rule, everything if rule in temperatures else prompts[REPORT])
                 for arm, rule in sampled
@@ -97,7 +97,7 @@ def measure_report_half(
     units += _rounds("report-none", settings, passages[REPORT], [NO_PATCH])
     for half in (SELECTION, REPORT):
         # The true source has already been measured on the grid of the selection half.
-        true = [Arm.at(cell), *stronger, Arm.at(round_at)] if half == REPORT else []
+        true = [Arm.at(cell), *other_strengths, Arm.at(round_at)] if half == REPORT else []
         units += _losses(half, settings, documents[half], _distinct([*true, *compared]))
         true = [Arm.at(round_at), Arm.at(cell)] if half == REPORT else []
         arms = _distinct([*true, *control_arms(round_at)])

@@ -132,6 +132,11 @@ class SlopesSettings:
         require_different(self, "modes", "curved_sources", "rescue_sources", "head_sources")
         require_at_least(self, 1, "curved_every", "curved_texts", "cells", "mechanism_texts")
         require_at_least(self, 1, "ceiling_every", "batch")
+        if len(self.texts) * self.ceiling_documents[0] < 4:
+            raise ValueError(
+                "a linear write is fitted to at least 4 documents, one of which chooses its ridge; "
+                f"got ceiling_documents={self.ceiling_documents} of {len(self.texts)} texts"
+            )
         strengths = (self.step, self.weak, self.strongest, *self.rescue_strengths)
         if min(strengths) <= 0 or self.weak > self.strongest or not self.rescue_strengths:
             raise ValueError(

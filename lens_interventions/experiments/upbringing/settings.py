@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..design.setting_checks import require_at_least
 from ..design.small_networks.settings import SmallNetworkSettings
 from ..design.small_networks.shape import Shape
 from ..design.small_networks.training import Optimization
@@ -39,6 +40,8 @@ class UpbringingSettings(SmallNetworkSettings):
         super().__post_init__()
         if self.blocks < 2 or self.blocks % 2:
             raise ValueError(f"blocks must be an even number from 2 on, got {self.blocks}")
+        # One window in ten chooses the probe's ridge.
+        require_at_least(self, 10, "fitted_windows")
 
     @property
     def shape(self) -> Shape:

@@ -15,8 +15,10 @@ from threading import Thread
 import dask
 import pandas as pd
 import pytest
+import torch
 from distributed import Client, LocalCluster
 from pandas.testing import assert_frame_equal
+from safetensors.torch import load_file, save_file
 from transformer_lens.model_bridge import TransformerBridge
 
 from lens_interventions.experiments import (
@@ -28,6 +30,8 @@ from lens_interventions.experiments import (
     read_tables,
     run,
 )
+from lens_interventions.experiments.engine.model_source import ModelSource
+from lens_interventions.experiments.engine.work_units import measure_unit
 from lens_interventions.materials import docstring_versions
 from tests.support.full_disk import files_of_at_most
 from tests.support.processes import PROCESSES
@@ -47,8 +51,8 @@ def fails(bridge: TransformerBridge, start: int) -> pd.DataFrame:
 
 def counts(bridge: TransformerBridge, start: int, file: Path) -> pd.DataFrame:
     """Fails at first, and goes on from what it kept."""
-    kept = int(file.read_text()) if file.exists() else start
-    file.write_text(str(kept + 1))
+    kept = int(load_file(file)["count"]) if file.exists() else start
+    save_file({"count": torch.tensor(kept + 1)}, file)
     if kept == start:
         raise InterruptedError
     return pd.DataFrame({"start": [start], "kept": [kept]})
@@ -79,7 +83,22 @@ def test_a_unit_may_keep_a_file_and_go_on_from_it(tmp_path: Path) -> None:
         run(experiment, small_bridge, out=out)
     for _ in range(2):  # The second finds it measured.
         assert run(experiment, small_bridge, out=out).to_dataframe()["kept"].tolist() == [6]
-    assert (out / "files" / "first" / "counts.safetensors").read_text() == "7"
+    assert int(load_file(out / "files" / "first" / "counts.safetensors")["count"]) == 7
+
+
+def test_a_relative_directory_is_that_of_the_caller(tmp_path: Path, monkeypatch) -> None:
+    """Workers may be elsewhere, and make the folder where there is none."""
+    unit = Unit("first", "counts", counts, {"start": 5}, keeps_file=True)
+    experiment = replace(example(), stages={"first": lambda *_: [unit]})
+    monkeypatch.chdir(tmp_path)
+    pool = ProcessPoolExecutor(1, mp_context=PROCESSES, initializer=os.chdir, initargs=("/",))
+    with pool, pytest.raises(InterruptedError):
+        run(experiment, small_bridge, out="runs/one", executor=pool)
+    assert (tmp_path / "runs" / "one" / "files" / "first" / "counts.safetensors").is_file()
+    elsewhere = tmp_path / "another" / "disk" / "counts.safetensors"
+    with pytest.raises(InterruptedError):
+        measure_unit(ModelSource(small_bridge), unit, file=elsewhere)
+    assert elsewhere.is_file()
 
 
 def test_a_live_bridge_and_a_loader_give_the_same(expected: Result) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from lens_interventions.experiments import (
     Experiment,
@@ -230,3 +232,26 @@ def test_every_damaged_file_is_kept(tmp_path: Path) -> None:
         with pytest.warns(UserWarning, match="is now unit-4.parquet.damaged"):
             RunDirectory(tmp_path, "r").set_damaged_aside()
     assert {each.read_bytes() for each in file.parent.iterdir()} == {b"one", b"two"}
+
+
+def test_a_damaged_file_beside_the_rows_is_set_aside(tmp_path: Path) -> None:
+    expected = run(example(), small_bridge, out=tmp_path)
+    whole, cut = (tmp_path / "files" / "first" / f"{name}.safetensors" for name in ("a", "b"))
+    whole.parent.mkdir(parents=True)
+    save_file({"step": torch.arange(9)}, whole)
+    cut.write_bytes(whole.read_bytes()[:50])
+    with pytest.warns(UserWarning, match=r"b\.safetensors is damaged .* b\.safetensors\.damaged"):
+        assert_same(run(example(), small_bridge, out=tmp_path), expected)
+    assert {file.name for file in whole.parent.iterdir()} == {
+        "a.safetensors",
+        "b.safetensors.damaged",
+    }
+
+
+def test_a_unit_without_rows_changes_no_type_for_a_reader(tmp_path: Path) -> None:
+    run(example(), small_bridge, out=tmp_path)
+    file = tmp_path / "rows" / "first" / "unit-3.parquet"
+    rows, stamp = read_rows(file)
+    types = read_tables(tmp_path)["first"].dtypes
+    write_rows(file, pd.DataFrame(columns=list(rows)), {**stamp})
+    assert read_tables(tmp_path)["first"].dtypes.equals(types)
