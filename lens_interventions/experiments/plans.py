@@ -32,4 +32,7 @@ PLANS: Mapping[str, Plan[Any]] = {
         UNLIKELY,
     )
 }
-"""Experiments with a model of the user's; the others train their own."""
+"""Experiments with a model of the user's."""
+
+OWN_MODELS: tuple[str, ...] = ("scratch", "upbringing")
+"""The others, which train their own."""

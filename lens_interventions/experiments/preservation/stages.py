@@ -8,7 +8,7 @@ import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from ... import materials
-from ...materials import Document, Template
+from ...materials import Document
 from ...materials.corpora import read_documents
 from ..design.documents import cluster_of, document_beginnings, without_copies
 from ..design.sequences import beginning, continuation, token_list
@@ -119,8 +119,14 @@ def template_items(
     """
     found = []
     start = list(beginning(bridge))
-    for number, item in enumerate(materials.templates()):
-        if not _wanted(item, settings.template_words):
+    templates = materials.templates()
+    words: dict[tuple[str, str], dict[str, None]] = {}
+    for item in templates:
+        words.setdefault((item.group, item.frequency), {})[item.word] = None
+    for number, item in enumerate(templates):
+        # The first words of each group and frequency are wanted.
+        among = list(words[item.group, item.frequency])
+        if among.index(item.word) >= settings.template_words:
             continue
         word = continuation(bridge, item.prefix, item.continuation)
         prefix = [*start, *token_list(bridge, item.prefix)]
@@ -142,15 +148,6 @@ def template_items(
                 }
             )
     return found
-
-
-def _wanted(item: Template, n_words: int) -> bool:
-    words = dict.fromkeys(
-        other.word
-        for other in materials.templates()
-        if (other.group, other.frequency) == (item.group, item.frequency)
-    )
-    return list(words).index(item.word) < n_words
 
 
 def _parts(items: Sequence[Any], size: int, *, at_least: int = 1) -> list[list[Any]]:

@@ -85,7 +85,9 @@ def _rarity(tokens: pd.DataFrame, counts: pd.DataFrame) -> Float[np.ndarray, " t
     rarity = np.empty(len(tokens))
     ids, documents = tokens["token"].to_numpy(), tokens["document"].to_numpy()
     for document, own in counts.groupby("document"):
-        rest = everywhere - np.bincount(own["token"], own["count"], minlength=d_vocab)
         here = documents == document
+        if not here.any():
+            continue  # a vocabulary of numbers for nothing
+        rest = everywhere - np.bincount(own["token"], own["count"], minlength=d_vocab)
         rarity[here] = unigram_surprisal(torch.from_numpy(rest)).numpy()[ids[here]]
     return rarity

@@ -83,8 +83,7 @@ def find_loops(
     runs = [
         Loop(start, end, period)
         for period in range(1, min(longest, max_period or longest) + 1)
-        for start, end in _periodic_stretches(ids, period)
-        if end - start >= max(min_rounds * period, min_length)
+        for start, end in _periodic_stretches(ids, period, max(min_rounds * period, min_length))
     ]
     # Multiples of a period have the same stretch. Of equal stretches, the one with the smallest
     # period, which came first, is kept.
@@ -145,11 +144,13 @@ def ending_loops(
     ]
 
 
-def _periodic_stretches(ids: np.ndarray, period: int) -> list[tuple[int, int]]:
-    """Maximal `[start, end)` in which every token equals the one `period` tokens later."""
+def _periodic_stretches(ids: np.ndarray, period: int, least: int) -> list[tuple[int, int]]:
+    """Maximal `[start, end)` of `least` tokens or more, each equal to that `period` tokens later.
+
+    The last `period` tokens of a stretch have no such token in it.
+    """
     again = ids[:-period] == ids[period:]
     edges = np.flatnonzero(np.diff(again, prepend=False, append=False))
-    return [
-        (int(first), int(last) + period)
-        for first, last in zip(edges[::2], edges[1::2], strict=True)
-    ]
+    starts, ends = edges[::2], edges[1::2] + period
+    long = ends - starts >= least
+    return list(zip(starts[long].tolist(), ends[long].tolist(), strict=True))

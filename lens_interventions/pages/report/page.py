@@ -10,13 +10,13 @@ from ..._files import require_writable, write_text
 from ...drawing.labels import counted
 from ...drawing.titles import LINE
 from ...experiments import Result
-from ...experiments.plans import PLANS
+from ...experiments.plans import OWN_MODELS, PLANS
 from ..rendering import plain_figure, render
 from ..runs import find_runs, run_titles
 from ..verdict_card import verdict_card
 from .shown_tables import ShownSamples, ShownTable, flat, shown_tables
 
-_OF_LIBRARY = {*PLANS, "scratch", "upbringing"}
+_OF_LIBRARY = {*PLANS, *OWN_MODELS}
 # The part of the margin above a figure that its title took.
 _TITLE_SPACE = 34
 
