@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from lens_interventions.fitting.affine_fit import fit_affine_lens
+from lens_interventions.fitting.input_probe import fit_input_probe
 from lens_interventions.lens.lens_over import lens_over
 from lens_interventions.lens.logit_lens import logit_lens
 from tests.support.clean import left_as_found
@@ -86,8 +87,10 @@ def test_a_checkpoint_is_not_for_a_model_with_hooks(llama, tmp_path):
         fit_affine_lens(llama, texts, **options)
 
 
-def test_a_checkpoint_is_not_for_another_model(tmp_path):
-    options = {"checkpoint": tmp_path / "sums", "progress": False}
+def test_a_checkpoint_is_not_for_another_model_or_fit(tmp_path):
+    options = {"window": 20, "checkpoint": tmp_path / "sums", "progress": False}
     fit_affine_lens(tiny_bridge("llama"), random_texts(20), **options)
     with pytest.raises(ValueError, match="was made with"):
         fit_affine_lens(tiny_bridge("llama", seed=1), random_texts(20), **options)
+    with pytest.raises(ValueError, match="was made with"):
+        fit_input_probe(tiny_bridge("llama"), random_texts(20), **options)
