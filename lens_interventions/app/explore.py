@@ -46,10 +46,12 @@ class Explorer:
         try:
             while not server.started and self._thread.is_alive() and time.monotonic() < deadline:
                 time.sleep(0.02)
-            if not server.started and not self._thread.is_alive():
-                raise RuntimeError("the explorer's server ended at once: the terminal says why")
             if not server.started:
-                raise RuntimeError(f"the explorer did not start within {_START_SECONDS} seconds")
+                raise RuntimeError(
+                    f"the explorer did not start within {_START_SECONDS} seconds"
+                    if self._thread.is_alive()
+                    else "the explorer's server ended at once: the terminal says why"
+                )
         except BaseException:
             server.should_exit = True
             raise

@@ -64,16 +64,15 @@ def patch_panel(subject: Subject, state: State, emit: Emit) -> None:
     tokens = subject.tokens(state)
     emit("tokens", {"texts": _texts(subject, tokens)})
     patch = chosen_patch(subject, state)
-    if isinstance(patch.positions, tuple) and min(patch.positions) >= len(tokens):
-        raise ValueError(
-            f"there is no position {min(patch.positions)}: the text has {len(tokens)} tokens, "
-            "counted from 0"
-        )
-    if isinstance(patch.positions, tuple) and min(patch.positions) == len(tokens) - 1:
-        raise ValueError(
-            "nothing is written at the last token, since its next token is not known: choose an "
-            "earlier position"
-        )
+    if isinstance(patch.positions, tuple):
+        first, last = min(patch.positions), len(tokens) - 1
+        if first > last:
+            raise ValueError(f"there is no position {first}: those of the text are 0 to {last}")
+        if first == last:
+            raise ValueError(
+                "nothing is written at the last token, since its next token is not known: choose "
+                "an earlier position"
+            )
     shown = heat_map(subject, state, emit)
     guesses = {
         name: likeliest(trajectory, -1, -1)[:5] for name, trajectory in shown.trajectories.items()

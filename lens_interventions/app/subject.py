@@ -114,8 +114,7 @@ class Subject:
 
             bridge = self.model(second=second)
             with exclusive_use(bridge):
-                put_on = lasting_hooks(bridge), forwards_of_user(bridge)
-                fitted_to = *put_on, fingerprint(bridge)
+                fitted_to = lasting_hooks(bridge), forwards_of_user(bridge), fingerprint(bridge)
             if self._lenses.get(second, (None,))[0] != fitted_to:
                 lens = default_affine_lens(bridge, progress=report or False)
                 self._lenses[second] = fitted_to, lens

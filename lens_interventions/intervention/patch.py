@@ -271,18 +271,13 @@ def warn_if_out_of_reach(patch: NextTokenPatch, lengths: Int[Tensor, " batch"]) 
     """Warn if texts with so many tokens have none of the positions that the patch names."""
     known = int(lengths.max()) - 1  # the last token has no next one
     first = patch.first_position
-    where = f"from position {first} on"
     if isinstance(patch.positions, str):
-        # Whoever spares the first token alone knows that a short text has no other.
-        acts = first <= 1 or first < known
-    else:
-        acts = any(first <= position < known for position in patch.positions)
-        at = f"at positions {list(patch.positions)}"
-        where = f"{at} and {where}" if first else at
-    if not acts:
+        return  # A patch that begins beyond a short text is no mistake.
+    if not any(first <= position < known for position in patch.positions):
+        spared = f" and first_position={first}" if first else ""
         warn_user(
-            f"the patch {where} changes nothing: here a patch can act at the first {known} "
-            "positions, counted from 0",
+            f"the patch at positions {list(patch.positions)}{spared} changes nothing: here a patch "
+            f"can act at the first {known} positions, counted from 0",
         )
 
 

@@ -15,7 +15,8 @@ def alteration(bridge: ReadableModel, *, temporary_hooks: bool = True) -> str | 
 
     - `temporary_hooks`: whether these count; False where they are off during the run.
     """
-    if has_user_hooks(bridge) if temporary_hooks else lasting_hooks(bridge):
+    hooked = has_user_hooks if temporary_hooks else lasting_hooks
+    if hooked(bridge):
         return "there are hooks on the bridge"
     if forwards_of_user(bridge):
         return "a module of the bridge has another forward than its class"

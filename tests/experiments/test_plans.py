@@ -4,13 +4,14 @@ import pytest
 
 import lens_interventions as li
 from lens_interventions.cli.experiment import _OWN_MODELS, Name
-from lens_interventions.experiments.plans import PLANS
+from lens_interventions.experiments.plans import OWN_MODELS, PLANS
 from tests.support import small_copying
 from tests.support.tiny import shared_bridge
 
 
 def test_every_experiment_with_a_model_of_the_users_has_a_plan() -> None:
-    assert set(PLANS) == {name.value for name in Name} - {name.value for name in _OWN_MODELS}
+    assert {name.value for name in _OWN_MODELS} == set(OWN_MODELS)
+    assert set(PLANS) == {name.value for name in Name} - set(OWN_MODELS)
 
 
 @pytest.mark.usefixtures("as_users_run")

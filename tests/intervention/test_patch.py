@@ -205,9 +205,8 @@ class TestHooks:
             ({"positions": []}, r"at positions \[\]"),
             (
                 {"positions": [0, 1], "first_position": 2},
-                r"at positions \[0, 1\] and from position 2",
+                r"at positions \[0, 1\] and first_position=2",
             ),
-            ({"first_position": 500}, "from position 500 on"),
         ],
     )
     def test_a_patch_that_acts_nowhere_is_warned_of(self, llama, tokens, fields, where):
@@ -216,10 +215,9 @@ class TestHooks:
             found = li.teacher_forced_log_probs(llama, tokens, patch)
         assert torch.equal(found, li.teacher_forced_log_probs(llama, tokens))
 
-    def test_a_text_of_one_token_may_be_all_that_is_spared(self, llama):
-        """Patches spare the first token as a habit, and a short prompt has no other."""
-        patch = NextTokenPatch(layer=1, strength=0.5, first_position=1)
-        li.teacher_forced_log_probs(llama, [[5, 6]], patch)
+    def test_a_patch_may_begin_beyond_a_short_text(self, llama):
+        patch = NextTokenPatch(layer=1, strength=0.5, first_position=3)
+        li.teacher_forced_log_probs(llama, [[5, 6, 7]], patch)
 
     def test_texts_of_different_length_are_to_be_padded_by_the_caller(self, llama):
         with pytest.raises(ValueError, match="its attention_mask"):

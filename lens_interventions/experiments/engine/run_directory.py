@@ -87,12 +87,7 @@ class RunDirectory:
             try:
                 _, stamp = read_rows(file)
             except DamagedFileError as error:
-                aside = _free_name(file)
-                file.rename(aside)
-                warn_user(
-                    f"{error}: it is now {aside.name}, and {file.parent.name}/{file.stem} is "
-                    "measured again",
-                )
+                _set_aside(file, str(error), "is measured again")
                 continue
             if stamp["run"] != self.run:
                 raise RunDirectoryError(f"{file} belongs to another run: remove it")
@@ -101,12 +96,7 @@ class RunDirectory:
                 with safe_open(file, "np"):
                     pass
             except SafetensorError as error:
-                aside = _free_name(file)
-                file.rename(aside)
-                warn_user(
-                    f"{file} is damaged ({error}): it is now {aside.name}, and what it kept begins "
-                    "anew",
-                )
+                _set_aside(file, f"{file} is damaged ({error})", "begins anew")
 
     def _file(self, unit: Unit) -> Path:
         return self.path / "rows" / unit.table / f"{unit.name}.parquet"
@@ -213,6 +203,12 @@ def files_of_rows(path: Path) -> list[Path]:
         if folder.exists() and not folder.is_dir():
             raise RunDirectoryError(f"{folder} is not a directory: remove it")
     return [file for folder in folders for file in sorted(folder.glob("*.parquet"))]
+
+
+def _set_aside(file: Path, why: str, then: str) -> None:
+    aside = _free_name(file)
+    file.rename(aside)
+    warn_user(f"{why}: it is now {aside.name}, and {file.parent.name}/{file.stem} {then}")
 
 
 def verify_rows(path: Path) -> None:

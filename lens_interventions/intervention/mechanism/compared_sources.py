@@ -6,10 +6,10 @@ from ..learned_write import LearnedWrite
 from ..patch import NextTokenPatch
 from ..sources import SourceFunction
 
-Source = str | SourceFunction
 
-
-def compared_sources(patch: NextTokenPatch, asked: Sequence[Source] | None) -> Sequence[Source]:
+def compared_sources(
+    patch: NextTokenPatch, asked: Sequence[str | SourceFunction] | None
+) -> Sequence[str | SourceFunction]:
     """Those that are asked for; by default the true token and controls.
 
     A learned write is for a single source, which is its own default.

@@ -24,9 +24,9 @@ from ..patch import NextTokenPatch, require_patch
 from ..pieces import piece_length, refuse_prompt_patches, refuse_windows
 from ..slopes.clean_run import clean_run
 from ..slopes.directions import directions
-from ..sources import source_names
+from ..sources import SourceFunction, source_names
 from ..text_sums import Reading, text_sums
-from .compared_sources import Source, compared_sources
+from .compared_sources import compared_sources
 from .head_gradients import head_gradients
 from .head_result import PARTS, HeadSlopes
 from .head_scores import head_scores
@@ -39,7 +39,7 @@ def head_slopes(
     texts: Iterable[TextOrTokens],
     patch: NextTokenPatch,
     *,
-    sources: Sequence[Source] | None = None,
+    sources: Sequence[str | SourceFunction] | None = None,
     scopes: Sequence[str | Scope] = ("copyable",),
     max_length: int | None = None,
     prepend_bos: bool | None = None,

@@ -22,10 +22,10 @@ from ..losses.scopes import Scope, chosen_predictions, scopes_by_name
 from ..names import function_names
 from ..patch import NextTokenPatch, require_patch
 from ..pieces import piece_length, refuse_prompt_patches, refuse_windows
-from ..sources import source_names
+from ..sources import SourceFunction, source_names
 from ..text_sums import Reading, text_sums
 from ..unpatched import surprisal_of, with_unpatched
-from .compared_sources import Source, compared_sources
+from .compared_sources import compared_sources
 from .hidden_continuations import (
     THROUGH,
     Through,
@@ -42,7 +42,7 @@ def rescue(
     texts: Iterable[TextOrTokens],
     patch: NextTokenPatch,
     *,
-    sources: Sequence[Source] | None = None,
+    sources: Sequence[str | SourceFunction] | None = None,
     layers: Sequence[int] | None = None,
     through: Sequence[Through] = THROUGH,
     scopes: Sequence[str | Scope] = ("copyable",),

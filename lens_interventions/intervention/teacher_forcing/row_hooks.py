@@ -34,8 +34,7 @@ _BY_ROW = (
 # smaller than this matters no more than that.
 _TOLERANCE = {False: 1e-4, True: 2e-2}
 
-# Of the texts themselves, before any block.
-_FIRST = "blocks.0.hook_resid_pre"
+_BEFORE_ALL_BLOCKS = "blocks.0.hook_resid_pre"
 
 GivenHook = tuple[str | Callable[[str], bool], HookFunction]
 
@@ -67,7 +66,7 @@ def hooks_by_row(
     if not isinstance(fwd_hooks, Iterable):
         raise TypeError(f"{_PAIRS}, got {fwd_hooks!r:.60}")
     hooks: list[Hook] = []
-    last: list[Hook] = []
+    entering: list[Hook] = []
     entered = {f"blocks.{patch.layers[0]}.hook_resid_pre" for patch in patches if patch}
     points = bridge.hook_dict
     aliases: dict[int, list[str]] = {}
@@ -90,19 +89,19 @@ def hooks_by_row(
             if asked not in points:
                 raise ValueError(f"the model has no hook called {asked!r}: see bridge.hook_dict")
             same = [name for name in aliases[id(points[asked])] if name.startswith("blocks.")]
-            fit = [name for name in same if name.endswith(_BY_ROW) and name != _FIRST]
+            fit = [name for name in same if name.endswith(_BY_ROW) and name != _BEFORE_ALL_BLOCKS]
             if not fit:
                 raise ValueError(
-                    f"fwd_hooks may be on {', '.join(_BY_ROW)} of a block, but not on {_FIRST}, "
-                    f"which have one row for each position; got {asked}"
+                    f"fwd_hooks may be on {', '.join(_BY_ROW)} of a block (but not on "
+                    f"{_BEFORE_ALL_BLOCKS}), which have one row for each position; got {asked}"
                 )
             function = _tried_first(asked, fn, points[asked], length)
             if fit[0] in entered:
                 block = int(fit[0].split(".")[1])
-                last.append((f"blocks.{block - 1}.hook_resid_post", function))
+                entering.append((f"blocks.{block - 1}.hook_resid_post", function))
             else:
                 hooks.append((fit[0], function))
-    return hooks + last
+    return hooks + entering
 
 
 def _tried_first(name: str, fn: HookFunction, point: HookPoint, length: int) -> HookFunction:
