@@ -96,7 +96,7 @@ def corpus_moments(
     - `progress`: show a progress bar over tokens.
 
     Raises `ValueError` if there are fewer windows than `holdout`, if the checkpoint belongs to
-    another fit or other texts or could not record what else than its weights changes the model
+    another fit or other texts or could not record what changes the model besides its weights
     (hooks, another forward of a module, `torch.autocast`), or if the residual stream is not finite;
     `ValueError` or `NotImplementedError` if the model's readout is not its final norm and its
     unembedding.
@@ -108,8 +108,8 @@ def corpus_moments(
         )
     if checkpoint is not None and (altered := alteration(bridge)):
         raise ValueError(
-            f"{altered}, which a checkpoint could not record: fit without, or leave the checkpoint "
-            "out"
+            f"{altered}, which a checkpoint could not record: undo that first, or leave the "
+            "checkpoint out"
         )
     window, skip_first, holdout = map(operator.index, (window, skip_first, holdout))
     window = min(window, int(bridge.cfg.n_ctx))

@@ -69,8 +69,8 @@ def text_sums(
     """
     if reading.out is not None and (altered := alteration(bridge)):
         raise ValueError(
-            f"{altered}, which {reading.out} could not record: measure the model without, or leave "
-            "out the file"
+            f"{altered}, which {reading.out} could not record: undo that first, or leave out the "
+            "file"
         )
     path = None if reading.out is None else Path(reading.out)
     # Every piece begins with the BOS token, if the text does.

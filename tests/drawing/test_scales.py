@@ -65,6 +65,7 @@ def test_the_ticks_of_a_difference_are_different_numbers(limit):
     places, texts = difference_ticks(limit)
     assert len(set(places)) == len(set(texts)) == len(places) > 2
     assert max(places) == -min(places) <= limit * (1 + 1e-9)
+    # The texts have six digits.
     assert [float(text.replace("−", "-")) for text in texts] == pytest.approx(places, rel=1e-5)
 
 

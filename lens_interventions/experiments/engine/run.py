@@ -95,8 +95,8 @@ def run(
     bridge = source.bridge()
     if out is not None and (altered := alteration(bridge)):
         raise ValueError(
-            f"{altered}, which the settings of a run cannot record: run the model without, or "
-            "leave out the directory"
+            f"{altered}, which the settings of a run cannot record: undo that first, or leave out "
+            "the directory"
         )
     of_model = model_header(bridge)
     header = {

@@ -128,7 +128,7 @@ def train_patch(
     if not (store is None and checkpoint is None) and (altered := alteration(bridge)):
         raise ValueError(
             f"{altered}, which would go into the store or checkpoint that other trainings read: "
-            "train the model as it is, or without a store and a checkpoint"
+            "undo that first, or train without a store and a checkpoint"
         )
     store = ResidualStore() if store is None else store
     plain = NextTokenPatch(layer=python_numbers(layer), strength=1.0, embedding=options.embedding)
