@@ -1,23 +1,30 @@
-"""The progress of a piece of work, reported from its inner loops to the caller that waits.
+"""The progress of a piece of work, shown to the user, and reported to the caller that waits.
 
 A function that a caller may wait for runs its loop over `steps`. Inner loops divide their share of
 the loop around them. If nobody waits, `steps` only iterates.
 """
 
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from tqdm.auto import tqdm
 
 Item = TypeVar("Item")
+
+_PATIENCE = 2.0  # seconds without a line; most work is done by then
+_BETWEEN_LINES = 60.0  # seconds at most; the first lines come sooner
 
 
 @dataclass
 class _Span:
     """The innermost loop's part of the work, as shares from 0 to 1 of the whole."""
 
-    tell: Callable[[float], None]
+    tell: Callable[[float], object]
     low: float = 0.0
     high: float = 1.0
 
@@ -26,7 +33,7 @@ _waiting: ContextVar[_Span | None] = ContextVar("_waiting", default=None)
 
 
 @contextmanager
-def told_to(tell: Callable[[float], None]) -> Iterator[None]:
+def told_to(tell: Callable[[float], object]) -> Iterator[None]:
     """While the block runs in this thread, `tell(share)` is called with the share that is done."""
     token = _waiting.set(_Span(tell))
     try:
@@ -59,3 +66,64 @@ def steps(items: Iterable[Item], total: int | None = None) -> Iterator[Item]:
         span.tell(high)
     finally:
         span.low, span.high = low, high
+
+
+def progress_bar(
+    items: Iterable[Any] | None = None, *, shown: bool = True, desc: str, **options: Any
+) -> tqdm:
+    """A bar of tqdm, or lines if there is neither a terminal nor a notebook.
+
+    The first line comes after two seconds, then each after twice the time, and at last one a
+    minute. `options` are those of tqdm.
+    """
+    if shown and not bars_are_seen():
+        # In the first position, tqdm does not move a cursor between bars; at 0 columns it draws
+        # none, and takes no other format.
+        columns = None if "bar_format" in options else 0
+        options |= {"file": _Lines(), "delay": _PATIENCE, "ncols": columns, "position": 0}
+    return tqdm(items, disable=not shown, desc=desc, **options)
+
+
+@contextmanager
+def share_shown(desc: str, *, shown: bool) -> Iterator[None]:
+    """While the block runs, show the share of its `steps` that is done."""
+    if not shown:
+        yield
+        return
+    with (
+        progress_bar(
+            desc=desc, total=1.0, bar_format="{desc}: {percentage:.0f}% [{elapsed}<{remaining}]"
+        ) as bar,
+        told_to(lambda share: bar.update(share - bar.n)),
+    ):
+        yield
+
+
+def bars_are_seen() -> bool:
+    """Whether a bar that overwrites itself is seen as one: in a terminal or a notebook."""
+    # A notebook's cells run in a kernel; ipykernel may be imported for other reasons.
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return sys.stderr.isatty() or hasattr(shell, "kernel")
+
+
+class _Lines:
+    """A file for tqdm that makes lines of some of its updates, and of the last one."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._due = self._begun + _PATIENCE
+        self._held = self._printed = ""
+
+    def write(self, text: str) -> None:
+        """Keep an update, or print it if a line is due; a newline is the end."""
+        self._held = text.strip() or self._held
+        now = time.monotonic()
+        counted = self._held.split("[")[0]  # without the time and rate
+        if counted != self._printed and (now >= self._due or text == "\n"):
+            print(self._held, file=sys.stderr, flush=True)
+            self._printed = counted
+            self._due = now + min(now - self._begun, _BETWEEN_LINES)
+
+    def flush(self) -> None:
+        """Nothing: each line is flushed as it is printed."""

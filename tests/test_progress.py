@@ -1,10 +1,15 @@
-"""How far work has come: shares of nested loops, told to whoever waits."""
+"""How far work has come: told to whoever waits, and shown to the user."""
 
 from collections.abc import Iterator
 
 import pytest
+import torch
+import tqdm.std
+from transformer_lens.model_bridge import TransformerBridge
 
-from lens_interventions._progress import steps, told_to
+import lens_interventions as li
+from lens_interventions import _progress
+from lens_interventions._progress import progress_bar, share_shown, steps, told_to
 
 
 def test_loops_inside_loops_share_out_the_part_around_them() -> None:
@@ -48,3 +53,75 @@ def test_steps_of_an_iterator_need_a_number_which_need_not_be_exact() -> None:
         with pytest.raises(TypeError, match="give total="):
             list(steps(three()))
     assert told == [0, 0.5, 1, 1]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """The seconds that lines and tqdm see."""
+    now = [1000.0]
+    with monkeypatch.context() as patched:
+        patched.setattr(_progress.time, "monotonic", lambda: now[0])
+        patched.setattr(tqdm.std, "time", lambda: now[0])
+        yield now
+
+
+def test_without_a_terminal_lines_come_ever_more_slowly(
+    capsys: pytest.CaptureFixture[str], clock: list[float]
+) -> None:
+    for _ in progress_bar(range(300), unit="text", desc="reading"):
+        clock[0] += 1
+    lines = capsys.readouterr().err.splitlines()
+    seen = [int(line.split("/")[0].split()[-1]) for line in lines]
+    assert seen == [2, 4, 8, 16, 32, 64, 124, 184, 244, 300]
+    assert lines[0].startswith("reading:   1% 2/300 [00:02<")
+
+
+def test_short_work_and_work_that_is_not_shown_say_nothing(
+    capsys: pytest.CaptureFixture[str], clock: list[float]
+) -> None:
+    for _ in progress_bar(range(3), unit="text", desc="reading"):
+        clock[0] += 0.5
+    for _ in progress_bar(range(300), shown=False, unit="text", desc="reading"):
+        clock[0] += 1
+    with share_shown("teacher forcing", shown=False):
+        for _ in steps(range(300)):
+            clock[0] += 1
+    assert capsys.readouterr().err == ""
+
+
+def test_bars_inside_bars_are_lines_too(
+    capsys: pytest.CaptureFixture[str], clock: list[float]
+) -> None:
+    for _ in progress_bar(range(2), unit="text", desc="outer"):
+        for _ in progress_bar(range(4), unit="text", desc="inner"):
+            clock[0] += 1
+    lines = capsys.readouterr().err.splitlines()
+    assert all(line.startswith(("outer:", "inner:")) for line in lines)
+    assert [line.split()[2] for line in lines] == ["2/4", "4/4", "1/2", "2/4", "4/4", "2/2"]
+
+
+def test_the_share_of_the_steps_inside_is_shown(
+    capsys: pytest.CaptureFixture[str], clock: list[float]
+) -> None:
+    with share_shown("teacher forcing", shown=True):
+        for _ in steps(range(2)):
+            for _ in steps(range(2)):
+                clock[0] += 3
+    lines = [line.split("<")[0] for line in capsys.readouterr().err.splitlines()]
+    shares = {"25%": "00:03", "50%": "00:06", "100%": "00:12"}
+    assert lines == [f"teacher forcing: {share} [{after}" for share, after in shares.items()]
+
+
+def test_decoding_and_teacher_forcing_show_it_if_asked_to(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, llama: TransformerBridge
+) -> None:
+    monkeypatch.setattr(_progress, "_PATIENCE", 0.0)
+    patch = li.NextTokenPatch(layer=1, strength=0.5)
+    written = li.generate(llama, [[1, 2, 3]], patch, max_new_tokens=7, progress=True)
+    assert capsys.readouterr().err.splitlines()[-1].startswith("generating: 100% 7/7 ")
+    tokens = torch.cat([written.prompts, written.tokens], dim=1)
+    for read in (li.teacher_forced_log_probs, li.teacher_forced_logits):
+        shown = read(llama, tokens, [None, patch], progress=True)
+        assert capsys.readouterr().err.splitlines()[-1].startswith("teacher forcing: 100% ")
+        assert torch.equal(shown, read(llama, tokens, [None, patch]))
+        assert capsys.readouterr().err == ""

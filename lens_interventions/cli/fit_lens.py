@@ -16,7 +16,6 @@ from .options import (
     kept_in,
     load,
     partial_beside,
-    shows_progress,
 )
 from .writing import write_table_or_figure
 
@@ -95,10 +94,10 @@ def fit_lens(
         texts = read_texts(file, whole=True)
     tests = [each.text for each in prose()] if test_file is None else read_texts(test_file)
     bridge = load(model, device, dtype, revision)
-    partial, progress = partial_beside(out), shows_progress()
+    partial = partial_beside(out)
     if texts is None:
         length = min(_SAMPLE_TOKENS, int(bridge.cfg.n_ctx))
-        texts = list(sample_texts(bridge, samples or _SAMPLES, length=length, progress=progress))
+        texts = list(sample_texts(bridge, samples or _SAMPLES, length=length, progress=True))
     with kept_in(partial):
         lens = fit_affine_lens(
             bridge,
@@ -106,15 +105,15 @@ def fit_lens(
             window=window,
             corpus="the model's own samples" if file is None else file.name,
             checkpoint=partial,
-            progress=progress,
+            progress=True,
         )
         if refine:
-            lens = refine_affine_lens(bridge, lens, texts, steps=refine, progress=progress)
+            lens = refine_affine_lens(bridge, lens, texts, steps=refine, progress=True)
         lens.save(out)
     partial.unlink(missing_ok=True)
     typer.echo(f"wrote {out}, fitted to {lens.settings['tokens']:,} tokens", err=True)
     with after_writing(out):
-        judged = lens_quality(bridge, lens, tests, max_tokens=_TEST_TOKENS, progress=progress)
+        judged = lens_quality(bridge, lens, tests, max_tokens=_TEST_TOKENS, progress=True)
         _print(judged, "the library's prose" if test_file is None else test_file.name)
         if quality is not None:
             write_table_or_figure(quality, judged.to_dataframe, judged.plot)

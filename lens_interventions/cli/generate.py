@@ -14,7 +14,6 @@ from .options import (
     Revision,
     as_message,
     load,
-    shows_progress,
 )
 from .patch_options import (
     Embedding,
@@ -120,8 +119,6 @@ def generate(
     )
     bridge = load(model, device, dtype, revision)
 
-    from tqdm.auto import tqdm
-
     from ..intervention.generation.generate import generate as continue_prompts
 
     patches = [None, patch] if compare else [patch]
@@ -131,10 +128,8 @@ def generate(
     def keep(step: "GenerationStep") -> None:
         for row, token in zip(step.rows.tolist(), step.tokens.tolist(), strict=True):
             written[row].append(token)
-        bar.update()
 
-    progress = tqdm(total=max_new_tokens, disable=not shows_progress(), unit="token")
-    with with_reader(bridge, patch), progress as bar:
+    with with_reader(bridge, patch):
         try:
             out = continue_prompts(
                 bridge,
@@ -144,6 +139,7 @@ def generate(
                 max_new_tokens=max_new_tokens,
                 seed=seed,
                 callback=keep,
+                progress=True,
                 **rules,
             )
         except KeyboardInterrupt as stop:

@@ -19,7 +19,6 @@ from .options import (
     as_message,
     load,
     load_lens,
-    shows_progress,
 )
 from .selections import is_whole, parse_layers, parse_positions
 from .writing import write_table_or_figure
@@ -97,7 +96,7 @@ def lens(
         bridge,
         None if chat else read,
         messages=as_message(read, chat),
-        progress=shows_progress(),
+        progress=True,
         **options,
     )
     # Layers that the user named are all shown.

@@ -1,6 +1,5 @@
 """Options that several commands share, and loading what they name."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -195,8 +194,3 @@ def after_writing(out: Path) -> Iterator[None]:
     except KeyboardInterrupt as stop:
         stop.add_note(f"{out} is written")
         raise
-
-
-def shows_progress() -> bool:
-    """Whether standard error is a terminal, which can show a progress bar."""
-    return sys.stderr.isatty()

@@ -18,7 +18,6 @@ from .options import (
     TextFile,
     after_writing,
     load,
-    shows_progress,
     sums_beside,
 )
 from .patch_options import (
@@ -126,7 +125,7 @@ def score(
                 scopes=scope or ["all"],
                 max_length=length,
                 out=partial,
-                progress=shows_progress(),
+                progress=True,
             )
         if out is not None:
             write_table_or_figure(

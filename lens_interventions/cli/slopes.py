@@ -18,7 +18,6 @@ from .options import (
     TextFile,
     load,
     load_lens,
-    shows_progress,
     sums_beside,
 )
 from .patch_options import (
@@ -136,7 +135,7 @@ def slopes(
             seed=seed,
             max_length=context,
             out=partial,
-            progress=shows_progress(),
+            progress=True,
         )
         write_table_or_figure(out, found.to_dataframe, found.plot)
     _print(found)

@@ -16,7 +16,6 @@ from .options import (
     kept_in,
     load,
     partial_beside,
-    shows_progress,
 )
 
 if TYPE_CHECKING:
@@ -166,7 +165,7 @@ def train_patch(
             adapter_rank=adapter_rank,
             options=options,
             checkpoint=partial,
-            progress=shows_progress(),
+            progress=True,
         )
     result.write.save(out)
     typer.echo(f"wrote {out}", err=True)

@@ -9,9 +9,9 @@ import torch
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
+from .._progress import progress_bar
 from ..intervention.generation.generate import generate
 from ..intervention.patch import NextTokenPatch, require_patch_or_none
 from ..intervention.teacher_forcing.continuations import continuation_log_probs
@@ -210,7 +210,7 @@ class PatchedLM(TemplateLM):
         """Rows in batches of about the same length, the longest texts first."""
         order = sorted(rows, key=lambda row: -lengths[row])
         starts = range(0, len(order), self.batch_size)
-        for start in tqdm(starts, disable=disable_tqdm, unit="batch", desc=doing):
+        for start in progress_bar(starts, shown=not disable_tqdm, unit="batch", desc=doing):
             yield order[start : start + self.batch_size]
 
 

@@ -14,9 +14,9 @@ from itertools import islice
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
+from .._progress import progress_bar
 from ..lens.affine import AffineLens
 from ..lens.distributions import expectation
 from ..lens.reduction import default_chunk_size
@@ -100,7 +100,7 @@ def refine_affine_lens(
     best, history = training.measure(), []
     history.append(float(best.mean()))
     chosen, stale, trained = training.maps(), 0, 0
-    with tqdm(total=steps, disable=not progress, unit="step", desc="refining") as bar:
+    with progress_bar(total=steps, shown=progress, unit="step", desc="refining") as bar:
         bar.set_postfix(kl=history[-1])
         for step, part in enumerate(islice(_batches(train, batch, order), steps), start=1):
             streams = _streams(bridge, part)

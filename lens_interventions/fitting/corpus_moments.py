@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from .._files import load_tensors, require_writable, save_tensors
+from .._progress import progress_bar
 from ..drawing.labels import counted
 from ..model.alterations import alteration
 from ..model.exclusive import exclusive
@@ -131,7 +131,7 @@ def corpus_moments(
         for piece in token_pieces(bridge, texts, length=window, prepend_bos=prepend_bos)
         if len(piece) > skip_first
     )
-    bar = tqdm(disable=not progress, unit="token", desc="fitting", initial=fitted.n + held_out.n)
+    bar = progress_bar(shown=progress, unit="token", desc="fitting", initial=fitted.n + held_out.n)
     # The corpus has at least this many windows; nothing else is known of its size.
     with bar, fast_blocks(bridge, holdout * window):
         for piece in kept.remaining(windows):

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
+from .._progress import progress_bar
 from .._summary import summary
 from ..drawing.curves import Curve
 from ..drawing.labels import percent
@@ -226,7 +226,7 @@ def input_reading(
     read_through = directions @ weights
 
     def parts() -> Iterator[list[_Part]]:
-        for piece in tqdm(pieces, disable=not progress, unit="text", desc="reading"):
+        for piece in progress_bar(pieces, shown=progress, unit="text", desc="reading"):
             streams = residuals(bridge, TokenBatch.unpadded(piece[None]), probe.points)
             yield [
                 _Part.of(stream[0, skip_first:], weight, directions, through)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
+from .._progress import progress_bar
 from .._summary import summary
 from ..drawing.curves import Curve
 from ..drawing.labels import percent
@@ -130,7 +130,7 @@ def input_recovery(
     edges = torch.tensor(RARITY_EDGES, device=table.device)
     bins = torch.bucketize(probe.counts.to(table.device), edges, right=True) - 1
     totals, counts = [], []
-    bar = tqdm(texts, disable=not progress, unit="text", desc="recovering")
+    bar = progress_bar(texts, shown=progress, unit="text", desc="recovering")
     for piece in first_pieces(
         bridge, bar, length=max_tokens, skip_first=skip_first, prepend_bos=prepend_bos
     ):

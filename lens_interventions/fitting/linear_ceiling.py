@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
+from .._progress import progress_bar
 from ..intervention.known_text import KnownText
 from ..intervention.pieces import TextTokens, piece_batches, piece_length, text_tokens
 from ..intervention.slopes.clean_run import clean_run
@@ -164,7 +164,7 @@ def _fit_moments(
         for layer in reader.layers
     }
     numbers = itertools.count()
-    shown = tqdm(texts, disable=not progress, unit="text", desc="fitting")
+    shown = progress_bar(texts, shown=progress, unit="text", desc="fitting")
     numbered = ((number, text) for text, number in zip(shown, numbers, strict=False))
     # As in the measurement of the held-out texts.
     alone = has_user_hooks(reader.bridge)

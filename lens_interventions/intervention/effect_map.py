@@ -11,11 +11,10 @@ import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
-from .._progress import steps
+from .._progress import progress_bar, steps
 from ..model.attention_cache import shorten
 from ..model.exclusive import exclusive
 from ..model.fast_linears import fast_blocks
@@ -116,7 +115,9 @@ def effect_map(
     text = KnownText.from_batch(batch, text_seeds=text_seeds)
     text = with_unpatched(bridge, text, [patch])
     rows = []
-    cells = tqdm(total=len(layers) * len(positions), disable=not progress, unit="cell")
+    cells = progress_bar(
+        total=len(layers) * len(positions), shown=progress, unit="cell", desc="effects"
+    )
     # On average a row goes through half of the blocks.
     with fast_blocks(bridge, len(batch.tokens) * n_later // 2):
         for layer, resid in steps(list(zip(layers, streams, strict=True))):

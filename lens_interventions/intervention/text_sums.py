@@ -12,10 +12,10 @@ import torch
 from filelock import FileLock, Timeout
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from .._files import require_writable, write_text
+from .._progress import progress_bar
 from ..model.alterations import alteration
 from ..model.fingerprint import fingerprint
 from ..model.hooks import has_user_hooks
@@ -94,7 +94,8 @@ def _summed(
 
     def unread() -> Iterator[tuple[int, TextTokens]]:
         read = text_tokens(bridge, texts, reading.prepend_bos)
-        for number, text in enumerate(tqdm(read, disable=not reading.progress, unit="text")):
+        bar = progress_bar(read, shown=reading.progress, unit="text", desc="reading")
+        for number, text in enumerate(bar):
             keys.append(text.key)
             lengths.append(len(text.tokens))
             sums.append(kept.rows.get(text.key, np.zeros(shape)))

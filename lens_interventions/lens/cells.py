@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformer_lens.utilities.slice import Slice
 
+from .._progress import progress_bar
 from ..drawing.labels import counted
 from ..model.kinds import ReadableModel
 from ..model.points import FINAL, point_layer
@@ -125,8 +125,8 @@ def read_cells(
     targets = {name: ids.to(device) for name, ids in targets.items()}
     collected: dict[str, Tensor] = {}
     report = progress if callable(progress) else None
-    silent = report is not None or not progress
-    with tqdm(total=len(cells.row), disable=silent, unit="pos", desc="lens") as bar:
+    shown = progress is True
+    with progress_bar(total=len(cells.row), shown=shown, unit="pos", desc="lens") as bar:
         done = 0.0  # in positions, of which each point is a part
         for first, streams in chunks:
             _require_finite(streams, cells, first)

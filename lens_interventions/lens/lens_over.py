@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from tqdm.auto import tqdm
 
+from .._progress import progress_bar
 from ..model.argument_types import require_counts
 from ..model.exclusive import exclusive
 from ..model.kinds import ReadableModel
@@ -69,7 +69,7 @@ def lens_over(
     points: tuple[str, ...] = ()
     read: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     number = -1
-    for number, text in enumerate(tqdm(texts, disable=not progress, unit="text", desc="lens")):
+    for number, text in enumerate(progress_bar(texts, shown=progress, unit="text", desc="lens")):
         with about_text(number), suppress(PositionError):
             bos = prepend_bos if is_text(text) else None
             given = {"text_or_tokens": text, "prepend_bos": bos}

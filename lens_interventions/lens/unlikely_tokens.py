@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
+from .._progress import progress_bar
 from .._summary import summary
 from ..drawing.curves import Curve
 from ..drawing.labels import percent
@@ -179,7 +179,7 @@ def unlikely_components(
     refuse_readout_hooks(bridge)
     matching, points = Matching.of(read), select_points(int(bridge.cfg.n_layers))
     values, shares = [], []
-    bar = tqdm(texts, disable=not progress, unit="text")
+    bar = progress_bar(texts, shown=progress, unit="text", desc="unlikely tokens")
     pieces = first_pieces(
         bridge, bar, length=max_tokens, skip_first=skip_first, prepend_bos=prepend_bos
     )

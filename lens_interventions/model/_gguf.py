@@ -13,8 +13,8 @@ from pathlib import Path
 
 from filelock import FileLock
 from safetensors import SafetensorError
-from tqdm.auto import tqdm
 
+from .._progress import progress_bar
 from .user_cache import CACHE_VARIABLE, cache_directory
 
 _SIZES = "sizes.json"
@@ -125,7 +125,7 @@ def _convert(gguf: Path, directory: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder, file = gguf.parent, gguf.name
-    with _read_once(), tqdm(total=3, desc=f"Converting {file}, once", unit="step") as bar:
+    with _read_once(), progress_bar(total=3, desc=f"Converting {file}, once", unit="step") as bar:
         loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
         bar.update()
         # A model loaded from GGUF counts as quantized and refuses to be saved: save its double.

@@ -65,15 +65,14 @@ def recall(
 
 @contextmanager
 def slow_check(what: str) -> Iterator[None]:
-    """Tell the user in a terminal what runs, if a check takes more than two seconds."""
+    """Tell the user what runs, if a check takes more than two seconds."""
 
     def say() -> None:
         print(f"trying {what}, once for this model ...", file=sys.stderr, flush=True)
 
     notice = threading.Timer(_PATIENCE, say)
     notice.daemon = True
-    if sys.stderr.isatty():
-        notice.start()
+    notice.start()
     try:
         yield
     finally:

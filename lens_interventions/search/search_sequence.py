@@ -8,9 +8,9 @@ from typing import Literal, get_args
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
+from .._progress import progress_bar
 from ..lens.distributions import log_probs_of
 from ..model.argument_types import require_instance
 from ..model.exclusive import exclusive
@@ -116,7 +116,10 @@ def search_sequence(
     scores = first_scores(
         begin, (restarts, n_tokens, model.d_vocab), options, seed, given.device
     ).masked_fill(~allowed, -torch.inf)
-    with frozen(bridge), tqdm(total=budget, disable=not progress, unit="token") as bar:
+    with (
+        frozen(bridge),
+        progress_bar(total=budget, shown=progress, unit="token", desc="search") as bar,
+    ):
         evaluations = Evaluations(
             model,
             wanted,

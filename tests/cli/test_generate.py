@@ -7,10 +7,12 @@ import pytest
 import torch
 
 import lens_interventions as li
+from lens_interventions import _progress
 from tests.support.tiny import shared_bridge, tiny_bridge
 
 PROMPT = "the people say that"
 PATCH = li.NextTokenPatch(layer=1, strength=0.5, first_position=1)
+NEW = ("--max-new-tokens", 7)
 USUAL = ["generate", "x", "--layer", "1", "--strength", "0.1"]
 
 
@@ -44,11 +46,10 @@ def test_continuations_side_by_side(run):
 
 
 def test_whoever_waits_sees_how_far_it_is(run, monkeypatch):
-    module = importlib.import_module("lens_interventions.cli.generate")
-    arguments = ("generate", PROMPT, "--layer", 1, "--strength", 0.5, "--max-new-tokens", 7)
-    assert run(*arguments)[2] == ""
-    monkeypatch.setattr(module, "shows_progress", lambda: True)
-    assert "7/7" in run(*arguments)[2]
+    monkeypatch.setattr(_progress, "_PATIENCE", 0.0)
+    status, _, err = run("generate", PROMPT, "--layer", 1, "--strength", 0.5, *NEW)
+    assert status == 0
+    assert "7/7" in err.splitlines()[-1]
 
 
 def test_whoever_stops_it_sees_what_was_written(run, monkeypatch):

@@ -89,8 +89,10 @@ def test_the_command_loads_the_default_model():
         check=True,
     )
     assert "Paris" in done.stdout
-    # Nobody watches: no progress bars, and no library's chatter either.
-    assert done.stderr == "Loading the embedded model ...\n"
+    # No library's chatter; a slow machine also says how far it is.
+    first, *others = done.stderr.splitlines()
+    assert first == "Loading the embedded model ..."
+    assert all(line.startswith("lens:") for line in others)
 
 
 @pytest.fixture

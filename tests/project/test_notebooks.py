@@ -75,7 +75,11 @@ def kind(output):
 
 def kinds(notebook):
     """The kinds of each cell's outputs; a stream is one, in however many pieces it arrives."""
-    found = [[kind(output) for output in cell.outputs] for cell in code_cells(notebook)]
+    found = [
+        # A slow machine says what it is trying.
+        [kind(each) for each in cell.outputs if not each.get("text", "").startswith("trying ")]
+        for cell in code_cells(notebook)
+    ]
     streams = {"stdout", "stderr"}
     return [
         [name for before, name in pairwise([None, *cell]) if name not in streams or name != before]

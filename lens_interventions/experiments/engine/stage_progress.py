@@ -7,6 +7,8 @@ from types import TracebackType
 
 from tqdm.auto import tqdm
 
+from ..._progress import bars_are_seen
+
 _REFRESH = 1.0  # seconds; a clock that stands looks like a program that hangs
 _BETWEEN_LINES = 60.0  # seconds; a log that is read later should not consist of them
 
@@ -33,7 +35,7 @@ class StageProgress:
     def __enter__(self) -> "StageProgress":
         """Show it, before the units are known."""
         if self._label is not None:
-            if _bars_are_seen():
+            if bars_are_seen():
                 self._bar = tqdm(desc=self._label, unit="unit", smoothing=0)
             self._thread.start()
         return self
@@ -86,13 +88,6 @@ class StageProgress:
             else:
                 so_far = f"{self._seen:g} of {self._units} units, " if self._units else ""
                 _say(f"{self._label}: {so_far}{self._seconds:.0f} s so far")
-
-
-def _bars_are_seen() -> bool:
-    # A notebook's cells run in a kernel; ipykernel may be imported for other reasons.
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    return sys.stderr.isatty() or hasattr(shell, "kernel")
 
 
 def _say(line: str) -> None:

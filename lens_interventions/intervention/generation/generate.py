@@ -10,7 +10,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import LogitsProcessor, StoppingCriteria, StoppingCriteriaList
 
-from ..._progress import steps
+from ..._progress import progress_bar, steps
 from ...lens.distributions import log_probs_of
 from ...model.argument_names import instead_of
 from ...model.argument_types import require_counts
@@ -77,6 +77,7 @@ def generate(
     trajectory: bool | Mapping[str, Any] = False,
     callback: Callable[[GenerationStep], object] | None = None,
     chunk_size: int | None = None,
+    progress: bool = False,
 ) -> Generation:
     """Continue prompts, every position patched as soon as its next token is known.
 
@@ -129,6 +130,7 @@ def generate(
     - `chunk_size`: how many positions of the prompts go through the model at a time, to bound
         memory; by default as many as make 4096 tokens in the batch. While hooks are on the bridge
         it is all of them, and memory grows with the square of the longest prompt.
+    - `progress`: show a progress bar over new tokens.
 
     **Returns:** a `Generation`.
 
@@ -191,13 +193,15 @@ def generate(
     taken: list[GenerationStep] = []
     ends: list[Bool[Tensor, " row"]] = []
     streams: list[dict[str, Tensor]] = []
-    for step, ended in _decode(running, forwards, text, sampler, criteria, max_new_tokens):
-        taken.append(step)
-        ends.append(ended)
-        if trajectory is not False:
-            streams.append(dict(running.recorded))
-        if callback is not None:
-            callback(step)
+    with progress_bar(total=max_new_tokens, shown=progress, unit="token", desc="generating") as bar:
+        for step, ended in _decode(running, forwards, text, sampler, criteria, max_new_tokens):
+            taken.append(step)
+            ends.append(ended)
+            if trajectory is not False:
+                streams.append(dict(running.recorded))
+            bar.update()
+            if callback is not None:
+                callback(step)
 
     tokens = torch.full((n_rows, len(taken)), -1)
     log_probs = torch.full(tokens.shape, torch.nan, dtype=taken[0].log_probs.dtype)

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..._progress import progress_bar
 from ...model.argument_types import require_counts, require_whole_numbers
 from ...model.exclusive import exclusive
 from .decoder import require_decodable
@@ -60,7 +60,7 @@ def sample_texts(
 def _sampled(
     bridge: TransformerBridge, start: int, n_texts: int, length: int, seed: int, progress: bool
 ) -> Iterator[Int[Tensor, " pos"]]:
-    with tqdm(total=n_texts, disable=not progress, unit="text", desc="sampling") as bar:
+    with progress_bar(total=n_texts, shown=progress, unit="text", desc="sampling") as bar:
         for first in range(0, n_texts, TEXTS_AT_ONCE):
             prompts = torch.full((min(TEXTS_AT_ONCE, n_texts - first), 1), start)
             written = generate(

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..._progress import share_shown
 from ...lens.distributions import log_probs_of
 from ...model.exclusive import exclusive
 from ...model.gradients import require_gradients
@@ -40,6 +41,7 @@ def teacher_forced_log_probs(
     fwd_hooks: Sequence[GivenHook] = (),
     where: Tensor | None = None,
     enable_grad: bool = False,
+    progress: bool = False,
 ) -> Float[Tensor, "*patch batch next"]:
     """Log-probability of each next token, predicted with the positions before it patched.
 
@@ -71,6 +73,7 @@ def teacher_forced_log_probs(
         product with the unembedding, which is most of the work if the vocabulary is large.
     - `enable_grad`: keep the graph, to differentiate by whatever a mode or source, or the model's
         blocks, depend on.
+    - `progress`: show the share that is done.
 
     **Returns:** `[batch, pos - 1]`, or `[patch, batch, pos - 1]` for a sequence of patches.
 
@@ -86,7 +89,7 @@ def teacher_forced_log_probs(
     """
     if enable_grad:
         require_gradients("enable_grad=True")
-    with torch.set_grad_enabled(enable_grad):
+    with torch.set_grad_enabled(enable_grad), share_shown("teacher forcing", shown=progress):
         batch, aligned, passes = _planned(
             bridge,
             text_or_tokens,
@@ -128,6 +131,7 @@ def teacher_forced_logits(
     overlap: int | None = None,
     fwd_hooks: Sequence[GivenHook] = (),
     enable_grad: bool = False,
+    progress: bool = False,
 ) -> Float[Tensor, "*patch batch pos d_vocab"]:
     """Logits at every position, computed with the positions before it patched.
 
@@ -157,6 +161,7 @@ def teacher_forced_logits(
         rows `[patch * batch, row, ...]`, which are not a text in order.
     - `enable_grad`: keep the graph, to differentiate by whatever a mode or source, or the model's
         blocks, depend on.
+    - `progress`: show the share that is done.
 
     **Returns:** `[batch, pos, d_vocab]`, or `[patch, batch, pos, d_vocab]` for a sequence of
     patches.
@@ -173,7 +178,7 @@ def teacher_forced_logits(
     """
     if enable_grad:
         require_gradients("enable_grad=True")
-    with torch.set_grad_enabled(enable_grad):
+    with torch.set_grad_enabled(enable_grad), share_shown("teacher forcing", shown=progress):
         batch, aligned, passes = _planned(
             bridge,
             text_or_tokens,

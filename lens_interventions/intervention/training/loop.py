@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..._files import require_writable
-from ..._progress import steps
+from ..._progress import progress_bar, steps
 from ...model.fast_linears import Forwards, fast_forwards
 from ...model.other_weights import other_weights
 from ...model.partial_run import run_late_blocks
@@ -73,7 +72,9 @@ class WriteTraining:
             state.load(checkpoint, self._settings)
         made = steps(range(state.step, self._steps))
         self._prepare()
-        with tqdm(total=self._steps, initial=state.step, disable=not progress, unit="step") as bar:
+        with progress_bar(
+            total=self._steps, initial=state.step, shown=progress, unit="step", desc="training"
+        ) as bar:
             while True:
                 last = state.step == self._steps
                 due = last or state.step % self._options.evaluate_every == 0
