@@ -14,14 +14,16 @@ from ..design.comparisons import (
     Comparison,
     against,
     compare,
+    question_rows,
     said_of,
     verdicts_on,
     visible_beforehand,
+    with_holm_over_categories,
     with_holm_over_questions,
     with_visible_by_width,
 )
 from ..design.conditions import NO_PATCH, Arm, control_arms, source_arms
-from ..design.contrasts import contrasts, with_holm
+from ..design.contrasts import contrasts
 from ..design.grid_cells import effect_over_grid
 from ..design.material import text_tag
 from ..design.sequences import REPORT, SELECTION
@@ -136,17 +138,13 @@ def _contrasts(
                 against_none.columns() | {"source": arm.source, "minus": "none"}
                 for arm, against_none in zip(arms, alone, strict=True)
             ]
-            joint, *single = comparison.rows()
             common = {
                 "question": question.name,
                 "measure": measure.name,
                 "lower_is_better": measure.lower_is_better,
                 **_cell_columns(choice),
             }
-            found += [
-                {**common, **row}
-                for row in [{**joint, "p_holm": 1.0}, *with_holm([*single, *controls])]
-            ]
+            found += [{**common, **row} for row in question_rows(comparison, controls)]
     return with_holm_over_questions(pd.DataFrame(found))
 
 
@@ -159,7 +157,7 @@ def _categories(
     """
     found = []
     for name, question, tags in _divisions(settings):
-        compared: dict[str, list[dict[str, Any]]] = {}
+        compared: list[dict[str, Any]] = []
         for label, wanted in tags.items():
             measure = replace(question.measure, tags=frozenset(wanted))
             if tagged(rows[question.table], wanted).query("half == @REPORT").empty:
@@ -175,10 +173,9 @@ def _categories(
                 "count": int(totals.counts.sum()),
                 "unpatched": totals.mean(NO_PATCH),
             }
-            for row in _compare(settings, rows, question, measure, chosen).rows():
-                compared.setdefault(row["minus"], []).append({**common, **row})
-        for part in compared.values():
-            found += with_holm(part)
+            comparison = _compare(settings, rows, question, measure, chosen)
+            compared += [{**common, **row} for row in comparison.rows()]
+        found += with_holm_over_categories(compared)
     return pd.DataFrame(found)
 
 

@@ -4,7 +4,7 @@ Each question makes one `Comparison`; `verdicts_on` judges those of a page toget
 correction over the questions.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from ...measures.verdicts import (
     visible_by_width,
 )
 from .conditions import NO_PATCH, Arm, arm_label
-from .contrasts import Contrast, Resampling, contrasts
+from .contrasts import Contrast, Resampling, contrasts, with_holm
 from .totals import Totals
 
 OTHER_HALF = "how much the other half varies"
@@ -188,6 +188,25 @@ def _standard_error(
     """The standard error of the mean difference in `n` clusters like these."""
     around = differences - differences.sum() / counts.sum() * counts
     return float(np.sqrt((around**2).sum() / (len(counts) - 1) / n) / counts.mean())
+
+
+def question_rows(
+    comparison: Comparison, others: Sequence[Mapping[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """The rows of a comparison and `others` about the same question, with `p_holm` over them.
+
+    The joint row does not count among them; `with_holm_over_questions` corrects it.
+    """
+    joint, *single = comparison.rows()
+    return [{**joint, "p_holm": 1.0}, *with_holm([*single, *others])]
+
+
+def with_holm_over_categories(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Add `p_holm`, corrected over the rows with the same `minus`, which then follow each other."""
+    comparisons: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        comparisons.setdefault(row["minus"], []).append(row)
+    return [row for part in comparisons.values() for row in with_holm(part)]
 
 
 def with_holm_over_questions(rows: pd.DataFrame) -> pd.DataFrame:

@@ -20,8 +20,10 @@ from ..design.comparisons import (
     Comparison,
     against,
     compare,
+    question_rows,
     said_of,
     verdicts_on,
+    with_holm_over_categories,
     with_holm_over_questions,
     with_visible_by_width,
 )
@@ -173,7 +175,6 @@ def _contrasts(
     for question in asked:
         totals = with_seeds[question.name]
         controls = [(main_arm(settings, source), NO_PATCH) for source in control_sources()]
-        joint, *single = comparisons[question.name].rows()
         alone = compared(settings, totals, controls)
         found += [
             {
@@ -186,7 +187,7 @@ def _contrasts(
                 "unpatched": totals.mean(NO_PATCH),
                 "count": int(totals.counts.sum()) // len(settings.seeds),
             }
-            for row in [{**joint, "p_holm": 1.0}, *with_holm([*single, *alone])]
+            for row in question_rows(comparisons[question.name], alone)
         ]
     return with_holm_over_questions(pd.DataFrame(found))
 
@@ -241,7 +242,7 @@ def _categories(
     for division, name, tags in divisions:
         question = by_name[name]
         true = main_arm(settings)
-        some: dict[str, list[dict[str, Any]]] = {}
+        of_division: list[dict[str, Any]] = []
         for label, wanted in tags.items():
             measure = Measure(question.measure.name, frozenset(wanted))
             part = rows[question.table]
@@ -257,15 +258,14 @@ def _categories(
                 "category": label,
                 "count": int(totals.counts.sum()),
             }
-            for row in compare(
+            comparison = compare(
                 against(totals, true),
                 _references(settings),
                 settings.resampling,
                 lower_is_better=question.measure.lower_is_better,
-            ).rows():
-                some.setdefault(row["minus"], []).append({**common, **row})
-        for of_comparison in some.values():
-            found += with_holm(of_comparison)
+            )
+            of_division += [{**common, **row} for row in comparison.rows()]
+        found += with_holm_over_categories(of_division)
     return pd.DataFrame(found)
 
 

@@ -11,13 +11,14 @@ from ..design.comparisons import (
     ContrastsWith,
     against,
     compare,
+    question_rows,
     said_of,
     verdicts_on,
     visible_beforehand,
     with_holm_over_questions,
 )
 from ..design.conditions import NO_PATCH, Arm, Cell, arm_label
-from ..design.contrasts import Contrast, Resampling, with_holm
+from ..design.contrasts import Contrast, Resampling
 from ..design.rules import GREEDY
 from ..design.samples import LOOPED, REP, sample_totals, shown_samples
 from ..design.sequences import REPORT, SELECTION
@@ -214,9 +215,8 @@ def _contrasts(asked: Sequence[_Asked]) -> pd.DataFrame:
     """
     found = []
     for question in asked:
-        joint, *single = question.compared.rows()
         common = {"question": question.name, "measure": question.figure}
-        found += [{**common, **row} for row in [{**joint, "p_holm": 1.0}, *with_holm(single)]]
+        found += [{**common, **row} for row in question_rows(question.compared)]
     return with_holm_over_questions(pd.DataFrame(found)).drop(columns="measure")
 
 
