@@ -7,7 +7,7 @@ the loop around them. If nobody waits, `steps` only iterates.
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -104,7 +104,17 @@ def bars_are_seen() -> bool:
     # A notebook's cells run in a kernel; ipykernel may be imported for other reasons.
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
-    return sys.stderr.isatty() or hasattr(shell, "kernel")
+    # A stand-in for a terminal may lack the method, and a closed one refuses to answer.
+    in_terminal = False
+    with suppress(AttributeError, ValueError):
+        in_terminal = sys.stderr.isatty()
+    return in_terminal or hasattr(shell, "kernel")
+
+
+def ends_early(bar: tqdm) -> None:
+    """Have the bar of work that ended before its total show that all is done."""
+    bar.total = bar.n
+    bar.refresh()
 
 
 class _Lines:
@@ -121,7 +131,8 @@ class _Lines:
         now = time.monotonic()
         counted = self._held.split("[")[0]  # without the time and rate
         if counted != self._printed and (now >= self._due or text == "\n"):
-            print(self._held, file=sys.stderr, flush=True)
+            with suppress(ValueError):  # a closed standard error
+                print(self._held, file=sys.stderr, flush=True)
             self._printed = counted
             self._due = now + min(now - self._begun, _BETWEEN_LINES)
 

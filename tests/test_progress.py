@@ -1,15 +1,21 @@
 """How far work has come: told to whoever waits, and shown to the user."""
 
+import io
+import itertools
+import sys
 from collections.abc import Iterator
 
 import pytest
 import torch
 import tqdm.std
 from transformer_lens.model_bridge import TransformerBridge
+from transformers import EosTokenCriteria
 
 import lens_interventions as li
 from lens_interventions import _progress
 from lens_interventions._progress import progress_bar, share_shown, steps, told_to
+from lens_interventions.intervention import pieces
+from tests.support.tiny import random_tokens
 
 
 def test_loops_inside_loops_share_out_the_part_around_them() -> None:
@@ -125,3 +131,53 @@ def test_decoding_and_teacher_forcing_show_it_if_asked_to(
         assert capsys.readouterr().err.splitlines()[-1].startswith("teacher forcing: 100% ")
         assert torch.equal(shown, read(llama, tokens, [None, patch]))
         assert capsys.readouterr().err == ""
+
+
+class _Stream:
+    """A standard error of somebody else's, without `isatty`."""
+
+    def __init__(self) -> None:
+        self.written = ""
+
+    def write(self, text: str) -> None:
+        self.written += text
+
+    def flush(self) -> None:
+        pass
+
+
+def test_a_standard_error_that_is_no_terminal_or_none_at_all_does_not_end_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_progress, "_PATIENCE", 0.0)
+    plain, closed = _Stream(), io.StringIO()
+    closed.close()
+    for stream in (plain, closed, None):
+        monkeypatch.setattr(sys, "stderr", stream)
+        assert list(progress_bar([1, 2, 3], unit="text", desc="reading")) == [1, 2, 3]
+    assert "3/3" in plain.written
+
+
+def test_a_long_text_moves_the_bar_with_each_of_its_pieces(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, llama: TransformerBridge
+) -> None:
+    monkeypatch.setattr(_progress, "_PATIENCE", 0.0)
+    monkeypatch.setattr(_progress, "_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(tqdm.std, "time", itertools.count().__next__)
+    monkeypatch.setattr(pieces, "_BATCH_TOKENS", 1)  # each piece alone
+    patch = li.NextTokenPatch(layer=1, strength=0.5)
+    li.patch_loss(llama, [random_tokens(30), random_tokens(5)], patch, max_length=12)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("%")[1].split()[0] for line in lines] == [
+        *("0/2", "0.33/2", "0.67/2", "1.0/2", "2.0/2")
+    ]
+
+
+def test_decoding_that_ends_early_shows_that_all_is_done(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, llama: TransformerBridge
+) -> None:
+    monkeypatch.setattr(_progress, "_PATIENCE", 0.0)
+    first = int(li.generate(llama, [[1, 2, 3]], max_new_tokens=1).tokens[0, 0])
+    ends = [EosTokenCriteria(first)]
+    li.generate(llama, [[1, 2, 3]], max_new_tokens=7, stopping_criteria=ends, progress=True)
+    assert " 1/1 " in capsys.readouterr().err.splitlines()[-1]

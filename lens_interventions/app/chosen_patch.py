@@ -1,6 +1,6 @@
 """The patch that a state describes."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, cast
 
 from ..intervention.patch import NextTokenPatch
@@ -21,14 +21,20 @@ _SAME_NAMES = (
 )
 
 
-def chosen_patch(subject: Subject, state: State) -> NextTokenPatch:
-    """The patch, with the lens of the state if the patch reads one.
+def chosen_patch(
+    subject: Subject, state: State, report: Callable[[float], object] | None = None
+) -> NextTokenPatch:
+    """The patch, with the lens of the state if the patch uses one.
+
+    If the lens is fitted for it, `report` is called with the share of the fit that is done.
 
     Raises `ValueError` for what makes no patch of the model.
     """
     fields: dict[str, Any] = {name: getattr(state, name) for name in _SAME_NAMES}
-    if (lens := subject.chosen_lens(state)) is not None:
-        fields["lens"] = lens
+    carried = state.embedding == "lens"
+    without_lens = NextTokenPatch(layer=0, **fields | ({"embedding": "W_E"} if carried else {}))
+    if carried or without_lens.uses_lens:
+        fields["lens"] = subject.chosen_lens(state, report)
     return NextTokenPatch(
         layer=chosen_layer(subject, state),
         positions=cast(Any, _positions(state)),

@@ -32,10 +32,10 @@ class Explorer:
     `url` is its address, with the secret that lets a page in.
     """
 
-    def __init__(self, subject: Subject, *, port: int = 0) -> None:
-        """Start the explorer; call `explore` instead."""
+    def __init__(self, subject: Subject, listening: socket.socket) -> None:
+        """Start the explorer on a socket of `bound_socket`; call `explore` instead."""
         token, self._worker = secrets.token_urlsafe(16), Worker()
-        server, listening = _bound(subject, token, port, self._worker)
+        server = _server(subject, token, self._worker)
         self.url = f"http://127.0.0.1:{listening.getsockname()[1]}/{token}/"
         self._server = server
         self._thread = threading.Thread(
@@ -109,9 +109,10 @@ def explore(
 
     Raises `RuntimeError` if the extra is not installed; `OSError` if the port is taken;
     `ValueError` or `NotImplementedError` if no lens can read the model, or if the two models have
-    different tokenizers.
+    different tokenizers or numbers of layers.
     """
-    explorer = Explorer(Subject(bridge, Origin(), lens, other, slopes), port=port)
+    subject = Subject(bridge, Origin(), lens, other, slopes)
+    explorer = Explorer(subject, bound_socket(port))
     if open_browser:
         webbrowser.open(explorer.url)
     return explorer
@@ -126,19 +127,16 @@ def _serve(server: "uvicorn.Server", listening: socket.socket) -> None:
         loop.close()
 
 
-def _bound(
-    subject: Subject, token: str, port: int, worker: Worker
-) -> "tuple[uvicorn.Server, socket.socket]":
-    """A server that has not started, and the socket that it will listen on."""
+def bound_socket(port: int) -> socket.socket:
+    """A socket for an explorer, bound to a port of this machine; 0 for any that is free.
+
+    Raises `RuntimeError` if the extra is not installed, and `OSError` if the port is taken.
+    """
     missing = [name for name in ("starlette", "uvicorn") if not importlib.util.find_spec(name)]
     if missing:
         raise RuntimeError(
             f"the explorer needs {' and '.join(missing)}; from the checkout: pip install '.[app]'"
         )
-    import uvicorn
-
-    from .server import make_server
-
     listening = socket.socket()
     # Otherwise a port stays taken for a minute after an explorer has stopped.
     if os.name == "posix":
@@ -151,6 +149,15 @@ def _bound(
             f"the explorer cannot listen on port {port} ({error}): choose another, or 0 for one "
             "that is free"
         ) from error
+    return listening
+
+
+def _server(subject: Subject, token: str, worker: Worker) -> "uvicorn.Server":
+    """A server that has not started."""
+    import uvicorn
+
+    from .server import make_server
+
     # Its own configuration of logging would close the user's handlers.
     config = uvicorn.Config(
         make_server(subject, token, worker),
@@ -159,4 +166,4 @@ def _bound(
         access_log=False,
         timeout_graceful_shutdown=1,
     )
-    return uvicorn.Server(config), listening
+    return uvicorn.Server(config)

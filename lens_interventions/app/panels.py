@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from .._progress import told_to
 from ..drawing.labels import visible
 from ..intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from ..model.points import point_name
@@ -16,7 +17,7 @@ from .recipes import recipe
 from .state import State
 from .subject import Subject
 from .views import cell_statistics, commitment, figure_values, likeliest, strip
-from .worker import Emit
+from .worker import Emit, reports_to
 
 
 def read_panel(subject: Subject, state: State, emit: Emit) -> None:
@@ -63,7 +64,7 @@ def patch_panel(subject: Subject, state: State, emit: Emit) -> None:
     """First clean and patched side by side; then the effect of the patch on each prediction."""
     tokens = subject.tokens(state)
     emit("tokens", {"texts": _texts(subject, tokens)})
-    patch = chosen_patch(subject, state)
+    patch = chosen_patch(subject, state, reports_to(emit))
     if isinstance(patch.positions, tuple):
         first, last = min(patch.positions), len(tokens) - 1
         if first > last:
@@ -80,7 +81,8 @@ def patch_panel(subject: Subject, state: State, emit: Emit) -> None:
     emit("view", _view(subject, state, shown) | {"guesses": guesses})
     if len(tokens) < 2:
         return  # the last token predicts no known token
-    log_probs = teacher_forced_log_probs(subject.bridge, [tokens], [None, patch])
+    with told_to(reports_to(emit)):
+        log_probs = teacher_forced_log_probs(subject.bridge, [tokens], [None, patch])
     clean, patched = log_probs[:, 0].tolist()
     emit(
         "exact",

@@ -21,7 +21,7 @@ from ..model.vocabulary import token_ids
 from .chosen_patch import patch_key
 from .state import State
 from .subject import Subject
-from .worker import Emit
+from .worker import Emit, reports_to
 
 TOP_K = 10
 
@@ -100,9 +100,7 @@ def read(
     model = subject.model(second=second)
     options = options_of(subject, state)
 
-    def report(share: float) -> None:
-        emit("progress", {"share": share})
-
+    report = reports_to(emit)
     lens = subject.chosen_lens(state, report, second=second)
 
     key = (

@@ -4,7 +4,7 @@ from typing import Any
 
 from ..intervention.generation.processors import PROCESSORS, chosen
 from ..lens.statistics import STATISTICS
-from .chosen_patch import patch_code
+from .chosen_patch import chosen_patch, patch_code
 from .commands import command
 from .reading import options_of, watched
 from .state import State
@@ -31,7 +31,8 @@ def _prompt(state: State) -> str:
 
 
 def _lens(subject: Subject, state: State) -> list[str]:
-    if state.lens == "raw":
+    written_without = state.panel == "write" and chosen_patch(subject, state).lens is None
+    if state.lens == "raw" or written_without:
         return []
     if state.lens == "fitted":
         return ["lens = li.default_affine_lens(bridge)"]

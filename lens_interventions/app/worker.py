@@ -16,6 +16,16 @@ Emit = Callable[[str, dict[str, Any]], None]
 
 Work = Callable[[Emit], None]
 
+
+def reports_to(emit: Emit) -> Callable[[float], None]:
+    """A function that sends the share of the work that is done."""
+
+    def report(share: float) -> None:
+        emit("progress", {"share": share})
+
+    return report
+
+
 MOST_WAITING = 16
 
 

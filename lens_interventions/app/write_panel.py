@@ -15,7 +15,7 @@ from .recipes import recipe
 from .state import State
 from .subject import Subject
 from .views import likeliest
-from .worker import Emit
+from .worker import Emit, reports_to
 
 ARMS = ("clean", "patched")
 _MOST_NEW = 400
@@ -28,7 +28,7 @@ def write_panel(subject: Subject, state: State, emit: Emit) -> None:
             f"max_new_tokens must be from 1 to {_MOST_NEW}, got {state.max_new_tokens}"
         )
     prompt = subject.tokens(state)
-    patch = chosen_patch(subject, state)
+    patch = chosen_patch(subject, state, reports_to(emit))
     begun = [*prompt, *token_ids(subject.bridge, state.prefix)]
     written: list[list[int]] = [[*state.prefix] for _ in ARMS]
     texts = [_Text(subject.bridge.tokenizer, prompt) for _ in ARMS]
@@ -82,7 +82,8 @@ def alternatives_panel(subject: Subject, state: State, emit: Emit) -> None:
     if state.arm not in ARMS:
         raise ValueError(f"arm must be one of {', '.join(ARMS)}; got {state.arm!r}")
     prompt = subject.tokens(state)
-    patch = chosen_patch(subject, state) if state.arm == "patched" else None
+    patched = state.arm == "patched"
+    patch = chosen_patch(subject, state, reports_to(emit)) if patched else None
     out = generate(
         subject.bridge,
         [[*prompt, *state.prefix]],

@@ -8,6 +8,7 @@ plotly.
 """
 
 import functools
+import io
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -92,6 +93,9 @@ for _command in (
 def main() -> None:
     """Run the command. A mistake is one line: status 2 for wrong usage, 1 for anything else."""
     exit_without_collection()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Tables have signs that an encoding such as that of Windows may lack.
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:]
     try:
         status = app(arguments or ["--help"], standalone_mode=False)

@@ -33,9 +33,10 @@ def explorer(
 
     Needs the extra `app`. Ctrl-C stops it.
     """
-    from ..app.explore import Explorer
+    from ..app.explore import Explorer, bound_socket
     from ..app.subject import Origin, Subject
 
+    listening = bound_socket(port)  # before the model is fetched
     given, lens_line = (None, None) if lens is None else lens_and_line(lens)
     bridge = load(model, device, dtype, revision)
     other = None if compare_with is None else load(compare_with, device, dtype, None)
@@ -53,7 +54,7 @@ def explorer(
         other_options=() if compare_with is None else ("--compare-with", compare_with),
     )
     subject = Subject(bridge, origin, given, other)
-    explorer = Explorer(subject, port=port)
+    explorer = Explorer(subject, listening)
     # What comes before a "#" is of another run.
     address = explorer.url + (f"#{view.rpartition('#')[2]}" if view else "")
     typer.echo(f"The explorer is at {address}\nStop it with Ctrl-C.")

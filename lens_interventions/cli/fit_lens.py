@@ -114,10 +114,10 @@ def fit_lens(
     typer.echo(f"wrote {out}, fitted to {lens.settings['tokens']:,} tokens", err=True)
     with after_writing(out):
         judged = lens_quality(bridge, lens, tests, max_tokens=_TEST_TOKENS, progress=True)
-        _print(judged, "the library's prose" if test_file is None else test_file.name)
         if quality is not None:
             write_table_or_figure(quality, judged.to_dataframe, judged.plot)
             typer.echo(f"wrote {quality}", err=True)
+        _print(judged, "the library's prose" if test_file is None else test_file.name)
 
 
 def _print(judged: "LensQuality", read: str) -> None:

@@ -47,12 +47,14 @@ class GridTable:
         yield self._labels("next", [self._output(column) for column in columns], margin)
         yield from self._rows(texts, columns, margin)
         yield self._labels("token", [grid.inputs[column] for column in columns], margin)
-        reading = "underlined: already the final guess"
+        reading = []
         if FINAL in grid.points:
-            reading = f"{_CORRECT} the model's guess was right; {reading}"
-        if len(columns) < total:
-            reading = f"the last {len(columns)} of {total} tokens (--out shows all). {reading}"
-        yield Text(reading, style="dim")
+            reading.append(f"{_CORRECT} the model's guess was right")
+        if console.color_system is not None:  # otherwise nothing is underlined
+            reading.append("underlined: already the final guess")
+        shown = [f"the last {len(columns)} of {total} tokens (--out shows all)"]
+        parts = [*(shown if len(columns) < total else []), "; ".join(reading)]
+        yield Text(". ".join(filter(None, parts)), style="dim")
 
     def _legend(self) -> Text:
         places, labels = self.grid.statistic.scale.ticks(self.colours, self.grid.values)

@@ -84,6 +84,8 @@ def lens(
     read = _text(text, file)
     require_output(out, (*FIGURES, *_NUMBERS), file)
     with usage(), nothing_collected():
+        if out is None:
+            _check_compared(stat, compare_with)
         if commitment is not None:
             _check_commitment(commitment, out)
         _require_points(model, options, commitment)
@@ -156,6 +158,18 @@ def _lens_options(
         "compare_with": int(compare_with) if is_whole(compare_with) else compare_with,
         "divergences": statistic.divergences,
     }
+
+
+def _check_compared(stat: str, compare_with: str) -> None:
+    """Raise `ValueError` if the table that is printed has nothing of the comparison."""
+    from ..lens.statistics import drawn
+
+    compared = [name for name, each in drawn().items() if each.target == "compare"]
+    if compare_with != "final" and stat not in compared:
+        raise ValueError(
+            f"--compare-with changes nothing of a table of {stat}: choose one of "
+            f"{', '.join(compared)} with --stat, or write all statistics to a file with --out"
+        )
 
 
 def _check_commitment(name: str, out: Path | None) -> None:

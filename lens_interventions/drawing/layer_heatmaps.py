@@ -77,12 +77,17 @@ class LayerPanel:
 
 
 def layer_heatmaps(
-    panels: Sequence[LayerPanel], *, title: str, unit: str, theme: ThemeName = "light"
+    panels: Sequence[LayerPanel],
+    *,
+    title: str,
+    unit: str,
+    below: str = "",
+    theme: ThemeName = "light",
 ) -> "go.Figure":
     """Heat maps side by side on one colour axis, the highest layer at the top.
 
     Some numbers may lie beyond the colours, because extreme numbers would leave the rest white. The
-    title says how many.
+    line below the title says how many, after what `below` says.
 
     Raises `ValueError` for an unknown theme.
     """
@@ -124,7 +129,7 @@ def layer_heatmaps(
     n_columns = sum(len(panel.columns) for panel in panels)
     n_layers = max(len(panel.layers) for panel in panels)
     return figure.update_layout(
-        title=heading(markup(title), beyond),
+        title=heading(markup(title), " ".join(filter(None, [markup(below), beyond]))),
         coloraxis={"cmin": -end, "cmax": end, "colorbar": {"title": unit, "thickness": 12}},
         template=template(theme),
         width=max(640, 220 + 52 * n_columns),

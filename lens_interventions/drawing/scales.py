@@ -38,9 +38,7 @@ class Scale:
     def colours(self, values: Float[np.ndarray, "*cell"]) -> ColourScale:
         """The colours for the places of `values`, which they span if the scale is open."""
         shown = values[np.isfinite(values)]
-        smallest, largest = _ends(shown) if shown.size else (0.0, 1.0)
-        low = smallest if self.low is None else self.low
-        high = largest if self.high is None else self.high
+        low, high = _ends(shown if shown.size else np.array([0.0, 1.0]), self.low, self.high)
         low, high = place(np.array([low, max(high, low)]), self.unit).tolist()
         return ColourScale(self.palette, low, high, reverse=self.unit not in _BRIGHT_IS_HIGH)
 
@@ -58,15 +56,20 @@ class Scale:
         return places, cut_off(places, texts, place(values, self.unit), colours.low, colours.high)
 
 
-def _ends(shown: Float[np.ndarray, " cell"]) -> tuple[float, float]:
+def _ends(
+    shown: Float[np.ndarray, " cell"], fixed_low: float | None, fixed_high: float | None
+) -> tuple[float, float]:
     """The smallest and the largest of some values, or a round number before those far out.
 
-    Otherwise one layer with logits ten times as large leaves all others a single colour.
+    Otherwise one layer with logits ten times as large leaves all others a single colour. An end
+    that is fixed stays where it is.
     """
-    low, high = float(shown.min()), float(shown.max())
     first, third = np.quantile(shown, (0.25, 0.75)).tolist()
     reach = _FAR_OUT * (third - first)
-    cut_low, cut_high = reach > 0 and low < first - reach, reach > 0 and high > third + reach
+    low = float(shown.min()) if fixed_low is None else fixed_low
+    high = float(shown.max()) if fixed_high is None else fixed_high
+    cut_low = fixed_low is None and reach > 0 and low < first - reach
+    cut_high = fixed_high is None and reach > 0 and high > third + reach
     low, high = first - reach if cut_low else low, third + reach if cut_high else high
     while cut_low or cut_high:  # until both ends have a tick, which says that values lie beyond
         steps = round_steps(low, high)

@@ -1,7 +1,7 @@
 """Sums over the predictions of each text, kept in a file as they are made."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,26 +91,35 @@ def _summed(
     keys: list[str] = []
     sums: list[np.ndarray] = []
     lengths: list[int] = []
+    pieces: list[int] = []
+    n_texts = len(texts) if isinstance(texts, Sized) else None
+    bar = progress_bar(shown=reading.progress, total=n_texts, unit="text", desc="reading")
+    done = 0.0  # in texts, of which each piece is a part
 
     def unread() -> Iterator[tuple[int, TextTokens]]:
-        read = text_tokens(bridge, texts, reading.prepend_bos)
-        bar = progress_bar(read, shown=reading.progress, unit="text", desc="reading")
-        for number, text in enumerate(bar):
+        nonlocal done
+        for number, text in enumerate(text_tokens(bridge, texts, reading.prepend_bos)):
             keys.append(text.key)
             lengths.append(len(text.tokens))
+            pieces.append(len(text.pieces(reading.max_length)))
             sums.append(kept.rows.get(text.key, np.zeros(shape)))
+            if text.key in kept.rows or not pieces[-1]:
+                done += 1
             if text.key not in kept.rows:
                 yield number, text
 
     whole = any(not isinstance(patch.positions, str) for patch in reading.patches)
     # A user's hook may look along positions, where it would see the padding of a batch.
     alone = has_user_hooks(bridge)
-    for batch in piece_batches(unread(), reading.max_length, whole=whole, alone=alone):
-        values = measure(batch.text).cpu().double().numpy()
-        for owner, of_piece in zip(batch.owners, values, strict=True):
-            sums[owner] = sums[owner] + of_piece
-        for number in batch.finished:
-            kept.add(keys[number], sums[number])
+    with bar:
+        for batch in piece_batches(unread(), reading.max_length, whole=whole, alone=alone):
+            values = measure(batch.text).cpu().double().numpy()
+            for owner, of_piece in zip(batch.owners, values, strict=True):
+                sums[owner] = sums[owner] + of_piece
+            for number in batch.finished:
+                kept.add(keys[number], sums[number])
+            done += sum(1 / pieces[owner] for owner in batch.owners)
+            bar.update(round(done, 2) - bar.n)
     for patch in reading.patches if lengths else ():
         warn_if_out_of_reach(patch, torch.tensor(lengths))
     if not any(of_text.any() for of_text in sums):

@@ -306,7 +306,8 @@ class Trajectory(TrajectoryFields):
         all statistics. Ranks are zero-based (0 is the top guess) on a logarithmic colour scale;
         log-probs, entropies and divergences are in nats. Colours stop at rank 100 (1000 for an
         input, next or watched token), at a log-prob of -20 and at a divergence of 30, or of log 2
-        for the Jensen-Shannon divergence, which is never above it.
+        for the Jensen-Shannon divergence, which is never above it. Those of logits and entropies
+        stop before values that are far out.
 
         **Arguments:**
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import lens_interventions as li
-from lens_interventions.app.explore import Explorer
+from lens_interventions.app.explore import Explorer, bound_socket
 from lens_interventions.app.subject import Origin, Subject
 from lens_interventions.drawing.labels import visible
 from tests.support.clean import left_as_found
@@ -160,6 +160,12 @@ def test_alternatives_and_branches_are_of_the_text_that_is_shown(page, explorer,
     assert len(page.texts("#text-clean .written")) == 3
     assert visible(page.texts("#text-clean .forced")[0]) == visible(texts[0]) + guesses[1]
 
+    # Back is to the text that was shown, whatever was chosen after it had been written.
+    page.js("history.back()")
+    page.wait("!location.hash.includes('prefix')")
+    page.wait_idle()
+    assert page.texts("#text-clean .written") == texts
+
 
 def test_another_prompt_has_neither_the_branch_nor_the_position_of_this_one(page, explorer):
     for click in ("[data-chat=true]", "#add-message", ".message button"):
@@ -195,6 +201,27 @@ def test_a_view_that_failed_is_dimmed_and_leaves_nothing_to_copy(page, explorer)
 def test_a_mistake_gets_a_sentence_on_the_page(page, explorer, state, sentence):
     page.open(address(explorer, **state))
     assert sentence in page.wait(ERROR)
+
+
+def test_a_text_that_cannot_be_written_leaves_no_other_panels_figure(page, explorer):
+    page.open(address(explorer, text=TEXT))
+    assert page.js("document.getElementById('heat-map') !== null")
+    page.js("location.hash = 'panel=write&max_new_tokens=9999&text=say'")
+    page.wait(ERROR)
+    assert page.js("document.getElementById('heat-map') === null")
+
+
+def test_a_link_is_to_what_is_read_even_where_the_address_lags_behind(page, explorer):
+    page.open(address(explorer, text="The"))
+    page.js(
+        """history.replaceState = () => { throw new DOMException("too many", "SecurityError"); };
+        navigator.clipboard.writeText = async (text) => { window.copied = text; };"""
+    )
+    page.type("#text", "The people say")
+    page.wait("document.querySelectorAll('#strip .piece').length === 4")
+    page.wait_idle()
+    page.js("document.getElementById('copy-link').click()")
+    assert page.wait("window.copied").endswith("#text=The%20people%20say")
 
 
 @pytest.mark.parametrize("link", ["panel=foo", "messages=null", "every=%22"])
@@ -267,7 +294,7 @@ def test_keys_and_marks_go_on_in_the_second_part_of_a_long_prompt(page, explorer
 
 
 def test_a_server_that_is_gone_is_said_on_the_page(page):
-    running = Explorer(Subject(shared_bridge("llama"), Origin()))
+    running = Explorer(Subject(shared_bridge("llama"), Origin()), bound_socket(0))
     page.open(f"{running.url}#panel=write&max_new_tokens=1&text=when")
     running.stop()
     page.js("document.getElementById('write').click()")

@@ -9,8 +9,9 @@ from lens_interventions.app.page import page
 from lens_interventions.app.state import parse_state
 from lens_interventions.app.subject import Origin, Subject
 from tests.app.conftest import TEXT
-from tests.support.explorer import answer, client_of, close, events, heat_maps, refusal
-from tests.support.tiny import tiny_bridge
+from tests.support.clean import left_as_found
+from tests.support.explorer import all_events, answer, client_of, close, events, heat_maps, refusal
+from tests.support.tiny import shared_bridge, tiny_bridge
 
 PATCH = {"layer": 1, "strength": 0.4, "mode": "add"}
 
@@ -245,3 +246,19 @@ def test_what_is_saved_holds_the_numbers(client, read):
 )  # fmt: skip
 def test_the_library_says_what_is_wrong(client, state, sentence):
     assert sentence in refusal(client, "patch", panel="patch", **state)
+
+
+@pytest.mark.usefixtures("small_default_lens")
+def test_a_lens_is_fitted_for_a_patch_that_uses_one_while_the_page_sees_how_far_it_is():
+    state = {"panel": "write", "text": TEXT, "lens": "fitted", "max_new_tokens": 2, "strength": 0.3}
+    with left_as_found(shared_bridge("llama")) as bridge, client_of(Subject(bridge, Origin())) as c:
+        plain = all_events(c, "write", **state, mode="add")
+        assert "progress" not in dict(plain)
+        assert "lens" not in plain[0][1]["recipe"]["python"].removeprefix("import lens")
+        using = all_events(c, "write", **state, mode="correct")
+        shares = [data["share"] for name, data in using if name == "progress"]
+        assert shares == sorted(shares)
+        assert shares[-1] == 1
+        assert len(shares) > 5
+        start = next(data for name, data in using if name == "start")
+        assert "lens=lens" in start["recipe"]["python"]

@@ -110,3 +110,16 @@ def test_a_port_that_is_taken(command, opened):
     assert f"the explorer cannot listen on port {port}" in err
     assert "choose another, or 0" in err
     assert not opened
+
+
+def test_a_port_that_is_taken_is_found_before_a_model_is_loaded(command, monkeypatch):
+    module = importlib.import_module("lens_interventions.cli.explorer")
+    loaded = []
+    monkeypatch.setattr(module, "load", lambda *_: loaded.append("a model"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        status, _, err = command("app", "--port", taken.getsockname()[1])
+    assert status == 1
+    assert "cannot listen on port" in err
+    assert not loaded

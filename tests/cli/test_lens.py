@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import io
 import json
 import os
 import subprocess
@@ -240,3 +241,24 @@ def test_half_of_a_surrogate_pair_in_the_terminal_is_an_escape(command):
     status, out, err = command("lens", "the people")
     assert status == 0, err
     assert r"\ud800" in out
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_comparison_that_the_printed_table_would_not_show_is_refused(command):
+    status, out, err = command("lens", TEXT, "--stat", "entropy", "--compare-with", "1")
+    assert status == 2
+    assert out == ""
+    assert "--compare-with changes nothing of a table of entropy" in err
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_terminal_without_the_signs_of_a_table_gets_escapes(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="cp1252"))
+    monkeypatch.setattr(sys, "argv", ["lens-interventions", "lens", "when\npeople"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    sys.stdout.flush()
+    assert b"\\u23ce" in written.getvalue()
+    assert b"underlined" not in written.getvalue()  # nothing is

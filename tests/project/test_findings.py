@@ -191,7 +191,8 @@ MLP_READER = "## A reader whose MLPs adapt too"
 )
 def test_the_findings_on_trainings_are_the_committed_results(run, page, heading, condition, alone):
     """A row for each kind of text: against all the others, and without the write or increment."""
-    table = load_result(ROOT / "results" / run).tables["contrasts"]
+    result = load_result(ROOT / "results" / run)
+    table = result.tables["contrasts"]
     column, value = condition
     chosen = table[table[column] == value].set_index(["scope", "minus"])
     expected = [
@@ -201,9 +202,10 @@ def test_the_findings_on_trainings_are_the_committed_results(run, page, heading,
     ]
     findings = (ROOT / f"docs/findings/{page}.md").read_text().replace("−", "-")
     rows = findings.partition(heading)[2].partition("\n## ")[0].splitlines()
-    assert [
-        found for row in rows if row[:1] == "|" and (found := INTERVAL.findall(row))
-    ] == expected
+    told = [row for row in rows if row[:1] == "|" and INTERVAL.search(row)]
+    assert [INTERVAL.findall(row) for row in told] == expected
+    verdicts = [in_short(finding.verdict) for finding in result.verdicts]
+    assert [row.split("|")[-2].strip() for row in told] == verdicts
 
 
 ENDS = ["estimate", "low", "high"]

@@ -21,6 +21,14 @@ def client_of(subject: Subject) -> TestClient:
 
 def events(client: TestClient, task: str, tab: str = "tab", **state: Any) -> list[tuple[str, Any]]:
     """The events of an answer, without those of progress."""
+    found = all_events(client, task, tab, **state)
+    return [event for event in found if event[0] != "progress"]
+
+
+def all_events(
+    client: TestClient, task: str, tab: str = "tab", **state: Any
+) -> list[tuple[str, Any]]:
+    """The events of an answer."""
     answer = client.post(f"run/{task}", content=json.dumps({"tab": tab, "state": state}))
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"].startswith("text/event-stream")
@@ -28,7 +36,7 @@ def events(client: TestClient, task: str, tab: str = "tab", **state: Any) -> lis
     for block in answer.text.split("\n\n")[:-1]:
         name, data = block.split("\n")
         found.append((name.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
-    return [event for event in found if event[0] != "progress"]
+    return found
 
 
 def answer(client: TestClient, task: str, **state: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import { byId, save } from "./elements.js";
 import { empty } from "./figures.js";
 import { bindPrompt, markToken, nothingChosen, showMessages, showPrompt, showStrip, showWatched } from "./prompt.js";
-import { bindControls, readAddress, settings, showState, state, writeAddress } from "./state.js";
+import { bindControls, linkToState, readAddress, settings, showState, state, writeAddress } from "./state.js";
 import { ask, stop } from "./stream.js";
 import {
   markCell, showCell, showCurves, showExact, showGuesses, showHeatMap, showLeftOut, showSlopes,
@@ -187,12 +187,18 @@ function typed(control) {
   writeAddress();
   clearTimeout(waiting);
   // What is typed is written when that is asked for; everything else is shown as it changes.
-  if (state.panel !== "write") waiting = setTimeout(run, PAUSE);
+  if (state.panel === "write") return;
+  // Browsers refuse too many changes of an address in a row, so the last one may be missing.
+  waiting = setTimeout(() => { writeAddress(); run(); }, PAUSE);
+}
+
+function clearViews() {
+  empty(byId("views"));
+  delete byId("views").dataset.panel;
 }
 
 function choosePanel(panel) {
-  empty(byId("views"));
-  delete byId("views").dataset.panel;
+  clearViews();
   change({ panel }, { push: true });
 }
 
@@ -217,7 +223,8 @@ byId("stop").onclick = () => {
   byId("views").classList.toggle("stale", !viewed && state.panel !== "write");
   say("Stopped.");
 };
-onBranch((from) => {
+onBranch((from, shown) => {
+  writeAddress({ of: shown }); // which is what Back should return to
   change(structuredClone(from), { push: true });
   showMessages(typed, change);
 });
@@ -234,7 +241,7 @@ async function copy(text) {
   }
 }
 
-byId("copy-link").onclick = () => copy(location.href);
+byId("copy-link").onclick = () => copy(linkToState());
 const copyRecipe = (textOf) => (recipe ? copy(textOf(recipe)) : say("Nothing to copy yet."));
 byId("copy-python").onclick = () => copyRecipe(({ python }) => python);
 byId("copy-command").onclick = () => copyRecipe(({ command }) => command
@@ -258,6 +265,8 @@ function begin() {
   readAddress();
   showAll({ focused: true });
   showMessages(typed, change);
+  // A text cannot be dimmed while another is written.
+  if (state.panel === "write" || byId("views").dataset.panel !== state.panel) clearViews();
   run();
 }
 

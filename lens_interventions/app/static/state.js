@@ -28,12 +28,24 @@ export function readAddress() {
   state.chat &&= settings.has_chat;
 }
 
-export function writeAddress({ push = false } = {}) {
-  const values = Object.entries(changed()).map(([name, value]) =>
+function addressOf(values) {
+  const pairs = Object.entries(changed(values)).map(([name, value]) =>
     [name, typeof value === "string" ? value : JSON.stringify(value)]);
+  return `#${pairs.map((pair) => pair.map(encodeURIComponent).join("=")).join("&")}`;
+}
+
+// A link to the state, of which the address may lack the last changes.
+export function linkToState() {
   try {
-    const pairs = values.map((pair) => pair.map(encodeURIComponent).join("="));
-    const address = `#${pairs.join("&")}`;
+    return location.href.split("#")[0] + addressOf(state);
+  } catch {
+    return location.href; // half a character cannot be in a link
+  }
+}
+
+export function writeAddress({ push = false, of = state } = {}) {
+  try {
+    const address = addressOf(of);
     if (address === (location.hash || "#")) return;
     history[push ? "pushState" : "replaceState"](null, "", address);
   } catch (error) {

@@ -82,7 +82,7 @@ async function showAlternatives(arm, index) {
   await ask("alternatives", {
     alternatives: ({ likeliest }) => box.replaceChildren(
       element("h3", {}, `What could have come here, ${ARMS[arm].toLowerCase()}`),
-      guesses(likeliest, ({ id }) => branch({ ...of, prefix: [...prefix, id] }), "Go on from here with this token")),
+      guesses(likeliest, ({ id }) => branch({ ...of, prefix: [...prefix, id] }, of), "Go on from here with this token")),
     error: ({ message }) => box.replaceChildren(element("p", {}, message)),
   }, { arm, prefix }, of);
   box.scrollIntoView({ block: "nearest" });

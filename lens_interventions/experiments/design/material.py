@@ -15,7 +15,7 @@ from ...materials.shingles import groups
 from .contrasts import Resampling
 from .documents import cluster_of, without_copies
 from .sequences import REPORT, SELECTION, TokenSequence, beginning, continuation, token_list
-from .setting_checks import require_at_least
+from .setting_checks import require_at_least, require_different, require_room
 
 # The tags that `copy_rows` gives.
 _KINDS_OF_TOKENS = re.compile(r"copyable|other|bin-\d+|(surprise|repeat)(-.*)?")
@@ -89,6 +89,9 @@ class CopyingMaterial:
                 f"surprising must be one of the edges {self.surprisal_edges}, so that bins lie on "
                 f"one side of it; got {self.surprising}"
             )
+        require_different(self, "texts", "surprisal_edges")
+        if list(self.surprisal_edges) != sorted(self.surprisal_edges):
+            raise ValueError(f"surprisal_edges must be increasing, got {self.surprisal_edges}")
         require_at_least(self, 2, "induction_length")
         require_at_least(self, 3, "document_tokens")
         require_at_least(self, 1, "recent", "batch")
@@ -111,7 +114,11 @@ def induction_sequences(
     The tokenizer defines which tokens are special. Reserved tokens of a vocabulary, such as Gemma's
     `<unused0>`, are drawn like any other. Ids beyond the tokenizer's, which fill up a matrix, are
     not drawn.
+
+    Raises `ValueError` if the model cannot read so many tokens at once.
     """
+    start = beginning(bridge)
+    require_room(bridge, induction_length=len(start) + 2 * material.induction_length)
     special, known = set[int](), int(bridge.cfg.d_vocab)
     if bridge.tokenizer is not None:
         special = set(bridge.tokenizer.all_special_ids)
@@ -123,7 +130,7 @@ def induction_sequences(
     for number in range(selecting + reporting):
         said = rng.choice(ordinary, material.induction_length, replace=False).tolist()
         half = SELECTION if number < selecting else REPORT
-        tokens = (*beginning(bridge), *said, *said)
+        tokens = (*start, *said, *said)
         sequences.append(TokenSequence(number, half, str(number), "", tokens, len(said)))
     return sequences
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from transformer_lens.model_bridge import TransformerBridge
+
 from ...intervention.training.options import TrainingOptions
 
 
@@ -21,10 +23,24 @@ def require_different(settings: Any, *names: str) -> None:
             raise ValueError(f"{name} must be different values, got {values}")
 
 
+def require_room(bridge: TransformerBridge, **longest: int) -> None:
+    """Raise `ValueError` if the longest text that a setting makes is more than the model reads.
+
+    It would be read in pieces, and what it repeats would be out of sight.
+    """
+    context = int(bridge.cfg.n_ctx)
+    for name, tokens in longest.items():
+        if tokens > context:
+            raise ValueError(
+                f"{name} makes texts of {tokens} tokens, and the model reads {context} at once: "
+                f"make {name} smaller"
+            )
+
+
 def require_comparable(seeds: Sequence[int], options: TrainingOptions) -> None:
     """Raise `ValueError` unless seeds differ and all trainings make the same steps."""
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds must be one or more different numbers, got {seeds}")
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise ValueError(f"seeds must be one or more different numbers from 0 on, got {seeds}")
     if options.patience is not None:
         raise ValueError(
             f"patience is {options.patience}: trainings that are compared make the same steps, so "

@@ -14,6 +14,7 @@ from ..design.prompts import halves, prompt_items
 from ..design.rules import GREEDY
 from ..design.samples import measure_samples, sample_totals, shown_samples
 from ..design.sequences import REPORT, SELECTION, TokenSequence
+from ..design.setting_checks import require_room
 from ..engine.json_values import Values, from_values
 from ..engine.results import Tables
 from ..engine.work_units import Unit, unit_kind
@@ -67,6 +68,13 @@ def measure_copies(
     counts = [left] * len(texts)
     rows = rows_of(texts, arms, "right", [""] * len(texts), right, counts)
     return named_by_seed(table_of(rows), named)
+
+
+def require_samples_fit(bridge: TransformerBridge, settings: LearnedSettings) -> None:
+    """Raise `ValueError` if the longest prompt and its sample are more than the model reads."""
+    prompts = prompt_items(bridge, settings.sampled_prompts, settings.material.seed)
+    longest = max(len(prompt["tokens"]) for prompt in prompts)
+    require_room(bridge, sampled_tokens=longest + settings.sampled_tokens)
 
 
 def sampling_units(

@@ -109,7 +109,12 @@ class LearnedSettings:
                 f"sampled_prompts must be at most {written}, got {self.sampled_prompts}: further "
                 "ones would be beginnings of documents, and writes may be trained on those"
             )
-        require_at_least(self, 1, "sampled_copies", "read_sequences", "directions")
+        require_at_least(self, 1, "steps", "sampled_copies", "read_sequences", "directions")
+        if self.sweep_layers:
+            require_at_least(self, 1, "sweep_steps")
+        require_at_least(self, 0, "sweep_seed")
+        if not self.options.bias:
+            raise ValueError("a control writes only a bias, so options.bias must be True")
         require_at_least(self, MIN_LENGTH, "sampled_tokens")  # a loop is as long
         require_different(self, "sweep_layers", "sweep_ranks", "sweep_controls")
         unknown = sorted(set(self.sweep_controls) - set(control_sources()))

@@ -15,6 +15,7 @@ from ..design.prompts import drawn, halves, prompt_items
 from ..design.rules import GREEDY, Rule
 from ..design.samples import measure_samples
 from ..design.sequences import REPORT, SELECTION, beginning, token_list
+from ..design.setting_checks import require_room
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit
@@ -32,13 +33,22 @@ _ARMS = 12
 def search(bridge: TransformerBridge, settings: LoopsSettings, _rows: Tables) -> Sequence[Unit]:
     """The loss, the loops and the rounds of every cell of the grid, on the selection half.
 
-    Raises `ValueError` for a layer that the model does not have.
+    Raises `ValueError` for a layer that the model does not have, or texts longer than it reads.
     """
     require_blocks(settings.layers, int(bridge.cfg.n_layers))
-    prompts = halves(prompt_items(bridge, settings.prompts, settings.seed))[SELECTION]
-    prompts = prompts[: settings.search_prompts]
+    everything = prompt_items(bridge, settings.prompts, settings.seed)
+    repeated = passage_items(bridge, settings)
+    longest = max(len(prompt["tokens"]) for prompt in everything)
+    require_room(
+        bridge,
+        search_tokens=longest + settings.search_tokens,
+        new_tokens=longest + settings.new_tokens,
+        document_tokens=settings.document_tokens,
+        rounds=max(len(each["start"]) + settings.rounds * len(each["said"]) for each in repeated),
+    )
+    prompts = halves(everything)[SELECTION][: settings.search_prompts]
     documents = halves(document_items(bridge, settings))[SELECTION]
-    passages = halves(passage_items(bridge, settings))[SELECTION]
+    passages = halves(repeated)[SELECTION]
     cells = grid(settings.layers, settings.strengths, settings.modes)
     units = _samples(
         "search",

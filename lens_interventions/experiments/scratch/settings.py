@@ -67,6 +67,8 @@ class ScratchSettings(SmallNetworkSettings):
                 f"the second half of {self.context} tokens is too short to see a loop of "
                 f"{MIN_LENGTH}: give a longer context, or decoded=0"
             )
+        if self.equal not in ("steps", "flops"):
+            raise ValueError(f'equal must be "steps" or "flops", got {self.equal!r}')
         require_different(self, "networks")
         for blocks, entry in self.networks:
             if not 0 <= entry < blocks:

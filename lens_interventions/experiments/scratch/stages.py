@@ -124,6 +124,7 @@ def measure_training(
         "tokens": corpus["tokens"],
         "curve_windows": curve_windows,
         "copies": copies,
+        "surprising": surprising,
         "decoded": decoded,
     }
     run.to_the_end(_evaluation(made, options, material, curve_windows, decoded), file, known)

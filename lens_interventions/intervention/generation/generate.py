@@ -10,7 +10,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import LogitsProcessor, StoppingCriteria, StoppingCriteriaList
 
-from ..._progress import progress_bar, steps
+from ..._progress import ends_early, progress_bar, steps
 from ...lens.distributions import log_probs_of
 from ...model.argument_names import instead_of
 from ...model.argument_types import require_counts
@@ -202,6 +202,7 @@ def generate(
             bar.update()
             if callback is not None:
                 callback(step)
+        ends_early(bar)
 
     tokens = torch.full((n_rows, len(taken)), -1)
     log_probs = torch.full(tokens.shape, torch.nan, dtype=taken[0].log_probs.dtype)

@@ -12,6 +12,7 @@ from ...model.argument_types import require_counts, require_whole_numbers
 from ...model.exclusive import exclusive
 from .decoder import require_decodable
 from .generate import generate
+from .result import GenerationStep
 
 TEXTS_AT_ONCE = 64
 """Texts that are written together: with more, keys and values that a step copies no longer come
@@ -63,6 +64,10 @@ def _sampled(
     with progress_bar(total=n_texts, shown=progress, unit="text", desc="sampling") as bar:
         for first in range(0, n_texts, TEXTS_AT_ONCE):
             prompts = torch.full((min(TEXTS_AT_ONCE, n_texts - first), 1), start)
+
+            def told(step: GenerationStep, first: int = first, n: int = len(prompts)) -> None:
+                bar.update(first + n * (step.step + 1) // (length - 1) - bar.n)
+
             written = generate(
                 bridge,
                 prompts,
@@ -70,9 +75,9 @@ def _sampled(
                 do_sample=True,
                 stop_at_eos=False,
                 seed=seed + first,
+                callback=told,
             )
             yield from torch.cat([prompts, written.tokens.cpu()], dim=1)
-            bar.update(len(prompts))
 
 
 def _start(bridge: TransformerBridge) -> int:

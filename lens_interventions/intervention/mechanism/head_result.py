@@ -118,8 +118,8 @@ class HeadSlopes:
         what = f"{source} minus {minus}" if minus else source
         return layer_heatmaps(
             panels,
-            title=f"Slope of the loss by head: {what.replace('_', ' ')}. Blue lowers it. In cells: "
-            "prefix matching",
+            title=f"Slope of the loss by head: {what.replace('_', ' ')}, {scope.replace('_', ' ')}",
+            below="Blue lowers the loss. In cells: prefix matching.",
             unit="nats per unit<br>of strength",
             theme=theme,
         )

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..._files import require_writable
-from ..._progress import progress_bar, steps
+from ..._progress import ends_early, progress_bar, steps
 from ...model.fast_linears import Forwards, fast_forwards
 from ...model.other_weights import other_weights
 from ...model.partial_run import run_late_blocks
@@ -81,6 +81,7 @@ class WriteTraining:
                 if due and (not state.held_out or state.held_out[-1]["step"] < state.step):
                     self._evaluate()
                 if last or self._out_of_patience():
+                    ends_early(bar)
                     break
                 next(made)
                 self._step()

@@ -119,6 +119,8 @@ def test_the_figure_has_heads_of_keys_and_values(llama):
         == np.abs(found.copying.reshape(2, 2, 2)).max(-1).tolist()
     )
     figure = found.plot(minus="random")
+    assert figure.layout.title.text.endswith(": true minus random, all")
+    assert "prefix matching" in figure.layout.title.subtitle.text
     assert [list(trace.x) for trace in figure.data] == [["head 0", "head 1"]] * 2
     shown = [[f"{m:.2f}" if m >= 0.1 else "" for m in row] for row in scores["matching"]]
     assert [[list(row) for row in trace.text] for trace in figure.data] == [shown] * 2

@@ -14,6 +14,7 @@ from ...engine.results import Tables
 from ..documents import cluster_of
 from ..material import CopyingMaterial, induction_sequences
 from ..sequences import REPORT, beginning, token_list
+from ..setting_checks import require_room
 from .own_texts import own_windows
 from .settings import TrainedPatchSettings
 
@@ -32,8 +33,9 @@ def windows_by_part(
     many documents. Documents that share a passage of 13 words are one cluster, named after the
     first of them, and in one part.
 
-    Raises `ValueError` if a part has no window.
+    Raises `ValueError` if a part has no window, or the model cannot read the copies at once.
     """
+    require_room(bridge, copy_length=len(beginning(bridge)) + 2 * settings.copy_length)
     documents = [
         (source, document) for source in settings.texts for document in read_documents(source)
     ]
