@@ -370,3 +370,9 @@ def test_lists_of_numbers_are_numbers():
         for given in ((sums, counts), (np.array(sums), np.array(counts)))
     )
     assert of_lists == of_arrays
+
+
+def test_a_comparison_of_networks_is_at_equal_steps_or_operations():
+    """Anything else would leave out the arm that makes the comparison one of equal operations."""
+    with pytest.raises(ValueError, match='equal must be "steps" or "flops", got \'flop\''):
+        li.experiments.ScratchSettings(equal="flop")

@@ -167,6 +167,8 @@ def text_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> list
 
     Documents that share a passage are in the same half, even if they belong to different texts. If
     a half has enough of a text, the rest goes to the other half.
+
+    Raises `ValueError` if the model cannot read so many tokens at once.
     """
     rng = np.random.default_rng([material.seed, 2])
     texts = without_copies({source: read_documents(source) for source in material.texts})
@@ -189,6 +191,7 @@ def text_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> list
                 taken[half] += 1
                 cluster, tag = cluster_of(source, documents[index]), text_tag(source)
                 sequences.append(TokenSequence(len(sequences), half, cluster, tag, tokens, 0))
+    require_room(bridge, document_tokens=max((len(text.tokens) for text in sequences), default=0))
     return sequences
 
 

@@ -14,9 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...model.user_warnings import warn_user
 from ..design.conditions import Arm
 from ..design.kept_writes import encoded_write
-from ..design.material import induction_sequences
 from ..design.sequences import REPORT, SELECTION, batches
-from ..design.setting_checks import require_room
 from ..design.totals import Measure, totals_of
 from ..engine.results import Tables
 from ..engine.run import Stage
@@ -40,13 +38,11 @@ _COPIES = Measure("loss")
 def stages_of(settings: LearnedSettings, bridge: TransformerBridge) -> dict[str, Stage]:
     """The stages by name, in order; those of the sweeps only if the settings have any.
 
-    Raises `ValueError` for a layer or rank that the model does not have, or texts longer than it
+    Raises `ValueError` for a layer or rank that the model does not have, or samples longer than it
     reads.
     """
     settings.require_fit(int(bridge.cfg.n_layers), int(bridge.cfg.d_model))
-    require_room(bridge, document_tokens=settings.material.document_tokens)
     require_samples_fit(bridge, settings)
-    induction_sequences(bridge, settings.material)  # which refuses copies that do not fit
     swept: dict[str, Stage] = {}
     if settings.sweep_layers:
         swept |= {"training, layers": train_layers, "layers": measure_layers}

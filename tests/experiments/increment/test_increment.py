@@ -204,6 +204,13 @@ def test_a_layer_that_the_model_does_not_have():
         try_rates(small_bridge(), replace(SMALL, layer=3), {})
 
 
+def test_copies_longer_than_the_model_reads():
+    """In pieces, much of the first copy would be out of sight of the second."""
+    message = "copy_length makes texts of 201 tokens, and the model reads 128 at once"
+    with pytest.raises(ValueError, match=message):
+        try_rates(small_bridge(), replace(SMALL, copy_length=100), {})
+
+
 def test_penalties_reach_the_trainings_and_the_verdicts(tmp_path):
     options = replace(SMALL.options, write_penalty=5.0, change_penalty=2.0, final_rate=0.1)
     settings = replace(SMALL, seeds=(0,), samples=12, options=options)

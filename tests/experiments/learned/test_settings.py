@@ -41,6 +41,10 @@ def test_presets_have_ranks_that_fit_the_width(
         ({"rank": 33}, "no map of rank 33: ranks go from 1 to the model's width, 32"),
         ({"sweep_ranks": (4, 256)}, "no map of rank 256"),
         ({"rank": 0}, "no map of rank 0"),
+        (
+            {"sampled_tokens": 120},
+            r"sampled_tokens makes texts of \d+ tokens, .* 128",
+        ),
     ],
 )
 def test_what_a_model_has_not_is_refused_before_anything_is_trained(
@@ -96,6 +100,12 @@ def test_the_default_model_is_patched_at_22() -> None:
         ({"sweep_layers": ()}, "give those too"),
         ({"sweep_steps": 20}, "sweep_steps and steps are both 20"),
         ({"directions": 0}, "directions must be at least 1"),
+        # Rows without a patch have -1 in the column of the seeds.
+        ({"seeds": (-1, 0)}, "different numbers from 0 on, got"),
+        ({"sweep_seed": -1}, "sweep_seed must be at least 0"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"sweep_steps": 0}, "sweep_steps must be at least 1"),
+        ({"options": li.TrainingOptions(patience=None, bias=False)}, "bias must be True"),
     ],
 )
 def test_settings_that_cannot_be_run_are_refused(change: dict, message: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from lens_interventions.experiments.loops import LoopsSettings
 from lens_interventions.experiments.loops.stages import search
-from tests.support.small_loops import SETTINGS
+from tests.support.small_loops import SETTINGS, roomy_bridge
 from tests.support.tiny import shared_bridge
 
 
@@ -31,6 +31,16 @@ def test_layers_that_the_model_does_not_have_are_refused(layer: int) -> None:
     """A negative one would not be patched, and look like a patch without effect."""
     with pytest.raises(ValueError, match=f"blocks 0 to 2, the patch asks for {layer}"):
         search(shared_bridge("llama"), replace(SETTINGS, layers=(layer,)), {})
+
+
+@pytest.mark.parametrize("longer", [{"new_tokens": 1990}, {"rounds": 200}, {"search_tokens": 2040}])
+def test_texts_longer_than_the_model_reads_are_refused_before_anything_is_measured(
+    longer: dict[str, int],
+) -> None:
+    """Cut into pieces, a passage would not be said for the k-th time."""
+    (name,) = longer
+    with pytest.raises(ValueError, match=rf"{name} makes texts of \d+ tokens, .* reads 2048"):
+        search(roomy_bridge(), replace(SETTINGS, **longer), {})
 
 
 @pytest.mark.parametrize(
