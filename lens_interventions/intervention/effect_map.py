@@ -16,6 +16,7 @@ from transformers import DynamicCache
 
 from .._progress import progress_bar, steps
 from ..model.attention_cache import shorten
+from ..model.capabilities import REFUSALS
 from ..model.exclusive import exclusive
 from ..model.fast_linears import fast_blocks
 from ..model.partial_run import BLOCK_ROWS, refuse_late_hooks, run_late_blocks, run_late_rows
@@ -65,7 +66,8 @@ def effect_map(
         position at a time, so it has no window.
     - `layers`: the patch's own by default, such as `layer=range(0, 30, 6)`.
     - `positions`: the patch's own by default, from its `first_position` on. `"all"` stands for
-        every position that has a next token. Those that are given are patched wherever they are.
+        every position that has a next token. Those that are given are patched wherever they are,
+        except those that a learned write spares.
     - `prepend_bos`: whether texts begin with a BOS token; by default as `bridge.to_tokens` does.
     - `text_seeds`: an integer for each text, so that each text draws its own random tokens.
     - `progress`: show a bar over cells.
@@ -74,8 +76,8 @@ def effect_map(
     depend on a prompt, a layer or position does not exist, the metric does not return one number or
     is not finite without a patch, a hook is on a block that runs again, hooks of a patch are on the
     bridge, or the model is in training mode; `TypeError` for anything but one patch, or layers or
-    positions that are no list; `NotImplementedError` if the model is recurrent or not a causal
-    decoder.
+    positions that are no list; `NotImplementedError` if the model is recurrent, not a causal
+    decoder, or does not run its upper blocks alone.
     """
     require_patch(patch)
     batch = token_batch(bridge, text_or_tokens, prepend_bos=prepend_bos)
@@ -94,7 +96,12 @@ def effect_map(
     layers = tuple(sorted(chosen_layers(patch.layers if layers is None else layers, n_layers)))
     if positions is None:
         own = range(length - 1) if isinstance(patch.positions, str) else patch.positions
-        positions = [position for position in own if position >= patch.first_position]
+        positions = [position for position in own if position >= patch.first_written]
+        if not positions:
+            raise ValueError(
+                f"the patch spares the first {patch.first_written} positions, and the text has "
+                f"{length - 1} with a next token: give positions="
+            )
     positions = _chosen_positions(
         range(length - 1) if isinstance(positions, str) and positions == "all" else positions,
         length - 1,
@@ -176,11 +183,23 @@ def _late_runs(
         for variant, position in enumerate(group):
             variants[:, variant, position - start] = patched[:, position]
         rows = rearrange(variants, "b v p d -> (b v) p d")
-        if whole is None:
-            late = run_late_blocks(bridge, layer, rows)
-        else:
-            late = whole.run_from(start, rows)
+        late = _run_whole(bridge, layer, rows) if whole is None else whole.run_from(start, rows)
         yield group, rearrange(late, "(b v) p d -> v b p d", v=len(group))
+
+
+def _run_whole(
+    bridge: TransformerBridge, layer: int, resid: Float[Tensor, "rows pos d_model"]
+) -> Float[Tensor, "rows pos d_model"]:
+    try:
+        return run_late_blocks(bridge, layer, resid)
+    except torch.OutOfMemoryError:
+        raise
+    except REFUSALS as error:
+        raise NotImplementedError(
+            f"{bridge.cfg.architecture} does not run its blocks from {layer} up on a residual "
+            f"({type(error).__name__}: {error}): compare logits of teacher_forced_logits with a "
+            "patch at each position"
+        ) from error
 
 
 class _Columns:

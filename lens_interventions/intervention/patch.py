@@ -270,11 +270,11 @@ def refuse_hooks_of_patches(bridge: ReadableModel) -> None:
 def warn_if_out_of_reach(patch: NextTokenPatch, lengths: Int[Tensor, " batch"]) -> None:
     """Warn if texts with so many tokens have none of the positions that the patch names."""
     known = int(lengths.max()) - 1  # the last token has no next one
-    first = patch.first_position
+    first = patch.first_written
     if isinstance(patch.positions, str):
         return  # A patch that begins beyond a short text is no mistake.
     if not any(first <= position < known for position in patch.positions):
-        spared = f" and first_position={first}" if first else ""
+        spared = f" and the first {first} spared" if first else ""
         warn_user(
             f"the patch at positions {list(patch.positions)}{spared} changes nothing: here a patch "
             f"can act at the first {known} positions, counted from 0",

@@ -112,6 +112,11 @@ class PatchFields:
         return (self.layer,) if isinstance(self.layer, int) else tuple(self.layer)
 
     @property
+    def first_written(self) -> int:
+        """The first position that it writes to: a learned write may spare more than the patch."""
+        return max(self.first_position, getattr(self.mode, "first_position", 0))
+
+    @property
     def reads_lens(self) -> bool:
         """Whether the patch may read the lens, which costs two products with the unembedding."""
         never = self.mode in ("interpolate", "add") or not getattr(self.mode, "reads_lens", True)

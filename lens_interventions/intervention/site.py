@@ -46,9 +46,14 @@ class PatchSite:
     __repr__ = summary
 
     def copy(self) -> "PatchSite":
-        """The same site with rows of its own, into which a function of the user may write."""
-        copied = copy(self)  # with what the lens has said already
-        object.__setattr__(copied, "resid", self.resid.clone())
+        """The same site with tensors of its own, into which a function of the user may write.
+
+        The text is shared.
+        """
+        copied = copy(self)
+        for name, value in vars(self).items():  # with what the lens has said already
+            if isinstance(value, Tensor):
+                object.__setattr__(copied, name, value.clone())
         return copied
 
     @property

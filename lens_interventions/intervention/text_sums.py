@@ -61,11 +61,11 @@ def text_sums(
 ) -> Float[np.ndarray, "text ..."]:
     """The values of `measure`, which have this shape, summed over a text's pieces, in float64.
 
-    Raises `ValueError` if no text has a token to predict, if the file is damaged or holds other
-    sums, or if it could not know the settings again, as with a lambda, or the hooks on the bridge,
-    another forward of a module or `torch.autocast`;
-    `TypeError` for one text where many are expected; `OSError` if the file cannot be written, or
-    another process is writing it. Warns if no text has one of the positions that a patch names.
+    Raises `ValueError` if no text has a token to predict, if a value is not finite, if the file is
+    damaged or holds other sums, or if it could not know the settings again, as with a lambda, or
+    the hooks on the bridge, another forward of a module or `torch.autocast`; `TypeError` for one
+    text where many are expected; `OSError` if the file cannot be written, or another process is
+    writing it. Warns if no text has one of the positions that a patch names.
     """
     if reading.out is not None and (altered := alteration(bridge)):
         raise ValueError(
@@ -114,6 +114,12 @@ def _summed(
     with bar:
         for batch in piece_batches(unread(), reading.max_length, whole=whole, alone=alone):
             values = measure(batch.text).cpu().double().numpy()
+            if not np.isfinite(values).all():
+                raise ValueError(
+                    f"what is measured on texts {sorted(set(batch.owners))} is not finite: look "
+                    "for a hook, source, mode or strength with such values, or a half-precision "
+                    "overflow"
+                )
             for owner, of_piece in zip(batch.owners, values, strict=True):
                 sums[owner] = sums[owner] + of_piece
             for number in batch.finished:

@@ -66,10 +66,10 @@ def component_logits(
 
     Raises `ValueError` if `token` or `against` is neither one token nor one for each text, if the
     text does not fit the model, if a hook is on the final norm or the unembedding, or anywhere
-    while there is padding on the left, if the model is in training mode, or if its logits are not
-    the final norm and the unembedding of its last residual; `NotImplementedError` if the outputs of
-    the components do not add up to the final residual stream, as when a hook writes to it, or those
-    of the heads to the outputs of their layers.
+    while there is padding on the left, if the model is in training mode, if a component writes what
+    is not finite, or if its logits are not the final norm and the unembedding of its last residual;
+    `NotImplementedError` if the outputs of the components do not add up to the final residual
+    stream, as when a hook writes to it, or those of the heads to the outputs of their layers.
     """
     read = readout(bridge)
     refuse_readout_hooks(bridge)
@@ -192,6 +192,11 @@ def _require_sum(
     parts: str,
     whole: str,
 ) -> None:
+    if not (found.isfinite().all() and expected.isfinite().all()):
+        raise ValueError(
+            f"what the {parts}, or {whole}, is not finite: look for a hook or weight with such "
+            "values, or a half-precision overflow"
+        )
     error, size = (found - expected).norm(dim=-1), expected.norm(dim=-1)
     # An ablated layer writes nothing but what rounding leaves.
     rounding = 10 * torch.finfo(precision).eps * size.max()

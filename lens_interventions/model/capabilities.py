@@ -30,6 +30,9 @@ from .replaced_forwards import forwards_of_user
 
 Answer = TypeVar("Answer")
 
+REFUSALS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+"""Errors that models raise if rows, masks or caches are not what they expect."""
+
 _PATIENCE = 2.0  # seconds
 
 # What decides how a bridge runs, and what the user has put on it: hooks that a check leaves on, and
@@ -68,7 +71,7 @@ def slow_check(what: str) -> Iterator[None]:
     """Tell the user what runs, if a check takes more than two seconds."""
 
     def say() -> None:
-        print(f"trying {what}, once for this model ...", file=sys.stderr, flush=True)
+        print(f"trying {what}, once for this model and layer ...", file=sys.stderr, flush=True)
 
     notice = threading.Timer(_PATIENCE, say)
     notice.daemon = True

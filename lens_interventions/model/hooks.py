@@ -88,10 +88,14 @@ def last_logits_only(bridge: TransformerBridge) -> dict[str, int]:
     """Options of a forward that computes the logits of the last position alone.
 
     Empty for a model that cannot, or if the user has a hook on the unembedding, which may be made
-    for all positions.
+    for all positions. So it is for models whose upper blocks share keys and values, such as
+    Gemma 4: with the option, they run these blocks at the last position alone.
     """
     parameters = inspect.signature(type(bridge.original_model).forward).parameters
-    can = "logits_to_keep" in parameters and not hooked_modules(bridge, "unembed")
+    model: Any = bridge.original_model
+    config = model.config.get_text_config(decoder=True)
+    shares = bool(getattr(config, "num_kv_shared_layers", None))
+    can = "logits_to_keep" in parameters and not hooked_modules(bridge, "unembed") and not shares
     return {"logits_to_keep": 1} if can else {}
 
 

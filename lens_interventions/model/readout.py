@@ -79,7 +79,12 @@ class Readout:
             if self.apply_affine:
                 return self.norm(flat).reshape(residual.shape)
             kept: dict[str, Tensor] = {}
-            point: Any = self.norm.get_submodule("hook_normalized")
+            point: Any = self.norm._modules.get("hook_normalized")
+            if point is None:
+                raise NotImplementedError(
+                    "the final norm cannot be read without its gain and shift: it is a "
+                    f"{type(self.norm).__name__} without hook_normalized"
+                )
             with temporary_hooks([(point, keep(kept, "normalized"))]):
                 self.norm(flat)
         return kept["normalized"].to(residual.dtype).reshape(residual.shape)

@@ -68,7 +68,7 @@ class Evaluations:
         for part in tokens.split(max(1, _ROWS // self.cost)):
             logits = self.model.of_tokens(part, self.objective.rows)
             found.append(self.objective.of_tokens(logits, self.model.with_ending(part)))
-        return torch.cat(found)
+        return _numbers(torch.cat(found))
 
     def differentiate(
         self, weights: Float[Tensor, "restart new d_vocab"]
@@ -97,7 +97,7 @@ class Evaluations:
                 )
             values.append(value.detach())
             gradients.append(gradient)
-        return torch.cat(values), torch.cat(gradients)
+        return _numbers(torch.cat(values)), torch.cat(gradients)
 
     def keep(
         self,
@@ -128,3 +128,12 @@ class Evaluations:
     def _use(self, forward_tokens: int) -> None:
         self.used += forward_tokens
         self.bar.update(forward_tokens)
+
+
+def _numbers(values: Float[Tensor, " candidate"]) -> Float[Tensor, " candidate"]:
+    if values.isnan().any():
+        raise ValueError(
+            "the objective is not a number: look for a hook or weight with such values, or a "
+            "half-precision overflow"
+        )
+    return values

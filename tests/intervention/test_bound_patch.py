@@ -311,3 +311,20 @@ class TestFunctions:
             assert (plain - fitted).abs().max() > 0.01
             same = dataclasses.replace(patch, lens=lambda resid, layer: resid + 0 * layer)
             close(li.teacher_forced_logits(llama, tokens, same), plain)
+
+    @pytest.mark.parametrize("name", ["position", "log_probs"])
+    def test_functions_may_write_into_whatever_a_site_tells(self, llama, name):
+        def writes(site):
+            getattr(site, name).zero_()
+            return site.current_tokens
+
+        tokens = random_tokens(2, 9)
+        others = [
+            li.NextTokenPatch(layer=1, strength=0.5, **fields)
+            for fields in ({"source": "guess"}, {"mode": "correct"}, {"gate": 4.0}, {})
+        ]
+        # The first has the lens read before the function gets its answer.
+        patches = [others[0], li.NextTokenPatch(layer=1, strength=0.5, source=writes), *others]
+        together = li.teacher_forced_log_probs(llama, tokens, patches)[2:]
+        alone = [li.teacher_forced_log_probs(llama, tokens, patch) for patch in others]
+        close(together, torch.stack(alone))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import lens_interventions as li
+from lens_interventions import _progress
 from lens_interventions.drawing.labels import markup, visible
 from lens_interventions.intervention.patch import NextTokenPatch
 from tests.support.clean import left_as_found
@@ -181,7 +182,8 @@ def test_cells_where_the_metric_is_not_a_number_are_gaps(llama):
         li.effect_map(llama, tokens, lambda _logits: float("nan"), patch=PATCH)
 
 
-def test_progress_counts_cells(llama, capsys):
+def test_progress_counts_cells(llama, capsys, monkeypatch):
+    monkeypatch.setattr(_progress, "_PATIENCE", 0.0)
     li.effect_map(llama, random_tokens(1, 6), metric, patch=PATCH, progress=True)
     assert "15/15" in capsys.readouterr().err
 
@@ -194,7 +196,7 @@ def test_progress_counts_cells(llama, capsys):
         ({"layers": [3]}, r"the model has blocks 0 to 2, but layers are \[3\]"),
         ({"positions": [5]}, r"positions must be some of 0\.\.4, .* needs a next token"),
         ({"positions": []}, "positions must be some of"),
-        ({"patch": dataclasses.replace(PATCH, first_position=9)}, "positions must be some of"),
+        ({"patch": dataclasses.replace(PATCH, first_position=9)}, "spares the first 9 positions"),
         ({"metric": lambda logits: logits[0, -1]}, r"returned shape \(112,\)"),
         ({"metric": lambda _logits: None}, "the metric returned None"),
     ],

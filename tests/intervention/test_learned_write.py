@@ -403,3 +403,16 @@ def test_its_digest_depends_on_more_than_tensors(llama, other):
     write = random_write(llama)
     assert dataclasses.replace(write).digest() == write.digest()
     assert dataclasses.replace(write, **other).digest() != write.digest()
+
+
+def test_positions_that_the_write_spares_are_said_to_be_out_of_reach(llama):
+    """Whatever the patch says, since the write does not write there."""
+    write = random_write(llama, first_position=3)
+    tokens = random_tokens(8)
+    assert write.patch(first_position=0).first_written == 3
+    with pytest.warns(UserWarning, match="positions \\[0, 1\\] and the first 3 spared"):
+        li.teacher_forced_log_probs(llama, tokens, write.patch(first_position=0, positions=[0, 1]))
+    found = li.effect_map(
+        llama, tokens, lambda logits: logits[0, -1, 5], patch=write.patch(first_position=0)
+    )
+    assert found.positions == (3, 4, 5, 6)

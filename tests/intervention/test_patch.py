@@ -205,7 +205,7 @@ class TestHooks:
             ({"positions": []}, r"at positions \[\]"),
             (
                 {"positions": [0, 1], "first_position": 2},
-                r"at positions \[0, 1\] and first_position=2",
+                r"at positions \[0, 1\] and the first 2 spared",
             ),
         ],
     )

@@ -189,3 +189,16 @@ def test_each_text_draws_random_tokens_of_its_own(llama):
     np.testing.assert_allclose(true[0], true[1], rtol=1e-9)
     np.testing.assert_allclose(random[0], random[2], rtol=1e-9)
     assert (abs(random[0] - random[1]) > 1e-3 * abs(random[0])).all()
+
+
+def test_what_is_not_finite_is_refused_and_goes_into_no_file(llama, tmp_path):
+    def broken(site):
+        return torch.full_like(site.resid, torch.nan)
+
+    patch = li.NextTokenPatch(layer=1, strength=1e308)
+    file = tmp_path / "sums.jsonl"
+    with pytest.raises(ValueError, match="a loss is not a number"):
+        li.rescue(llama, [random_tokens(6).repeat(2)], patch, out=file, progress=False)
+    with pytest.raises(ValueError, match=r"measured on texts \[0, 1\] is not finite"):
+        li.slope_map(llama, list(random_tokens(2, 12)), sources=[broken], progress=False)
+    assert not file.exists() or "NaN" not in file.read_text()

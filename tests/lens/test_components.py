@@ -10,7 +10,7 @@ import lens_interventions as li
 from lens_interventions.drawing.labels import visible
 from tests.support.architectures import ARCHITECTURES
 from tests.support.clean import left_as_found
-from tests.support.tiny import shared_bridge, tiny_bridge
+from tests.support.tiny import random_tokens, shared_bridge, tiny_bridge
 
 TOKENS = torch.arange(5, 29).view(2, 12) * 7 % 97 + 4
 
@@ -213,3 +213,9 @@ def test_a_figure_keeps_components_that_add_and_take_away(llama):
     logits[1, 0] = torch.tensor([5.0, -5.0])
     figure = dataclasses.replace(found, logits=logits).plot(rows=1)
     assert list(figure.layout.yaxis.ticktext) == [found.components[1]]
+
+
+def test_a_component_that_writes_what_is_not_finite_is_not_taken_for_a_hook_beside_it(llama):
+    hooks = [("blocks.0.hook_mlp_out", lambda written, hook: written * torch.nan)]
+    with llama.hooks(fwd_hooks=hooks), pytest.raises(ValueError, match="is not finite: look for"):
+        li.component_logits(llama, random_tokens(1, 6), token=7)

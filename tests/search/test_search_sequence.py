@@ -289,3 +289,9 @@ def test_a_text_may_fill_the_context(llama):
         li.search_sequence(llama, [5, 6], n_tokens=n_tokens + 1)
     with pytest.raises(ValueError, match="shorten the prompt"):
         li.search_sequence(llama, [5] * (n_tokens + 2), n_tokens=1)
+
+
+def test_values_that_are_not_numbers_are_refused(llama):
+    hooks = [("blocks.0.hook_mlp_out", lambda written, hook: written * torch.nan)]
+    with llama.hooks(fwd_hooks=hooks), pytest.raises(ValueError, match="is not a number"):
+        li.search_sequence(llama, [5, 17, 4], n_tokens=2)

@@ -8,6 +8,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.attention_masks import unknown_kinds
 from ...model.capabilities import (
+    REFUSALS,
     frequencies_change_after,
     recall,
     slow_check,
@@ -82,9 +83,10 @@ def decoder(
 
 
 def _cached_decoding_problem(bridge: TransformerBridge, split: int) -> str:
-    """What is wrong with the cached decoder on a bridge, tried once; empty if it is exact.
+    """What is wrong with the cached decoder on a bridge; empty if it is exact.
 
-    `split` is the block from which on the blocks run by themselves; 0 if all run together.
+    `split` is the block from which on the blocks run by themselves; 0 if all run together. Each is
+    tried once, since lower blocks may hand something to higher ones besides the residual.
     """
 
     def find() -> str:
@@ -100,7 +102,7 @@ def _cached_decoding_problem(bridge: TransformerBridge, split: int) -> str:
             keep_right(bridge, question)
         return problem
 
-    blocks = "its blocks in two parts" if split else "all its blocks together"
+    blocks = f"in two parts from block {split} up" if split else "all its blocks together"
     question = f"problem of decoding with a cache, {blocks}"
     return recall(bridge, question, find)
 
@@ -122,9 +124,7 @@ def _probe(bridge: TransformerBridge, split: int, *, hooks: bool = False) -> str
     tokens = torch.randint(int(bridge.cfg.d_vocab), (2, 9), generator=generator).to(device)
     first = torch.tensor([0, 2], device=device)
     twice = torch.tensor([0, 1, 0, 1], device=device)
-    # In the middle; but above `split`, a user's hook on a block may forbid two parts.
-    layer = split if hooks else min(int(bridge.cfg.n_layers) // 2, split)
-    patch = NextTokenPatch(layer=layer, strength=0.5, scale="norm", embedding="W_U")
+    patch = NextTokenPatch(layer=split, strength=0.5, scale="norm", embedding="W_U")
     possible, errors = readout(bridge).possible(), list[Tensor]()
     set_aside = () if hooks else bridge.hook_points()
     with torch.no_grad(), without_hooks(set_aside):
@@ -142,9 +142,7 @@ def _probe(bridge: TransformerBridge, split: int, *, hooks: bool = False) -> str
                 found = cached.logits(text)
             except (CacheError, torch.OutOfMemoryError):
                 raise
-            except (RuntimeError, ValueError, TypeError, IndexError) as error:
-                # Errors of models that do not take a mask of this form, and of hooks that are made
-                # for longer texts than these.
+            except REFUSALS as error:  # or errors of hooks that are made for longer texts
                 return f"it fails with {type(error).__name__}: {error}"
             expected = recomputed.logits(text)
             if clean is not None:

@@ -125,7 +125,8 @@ def generate(
     - `text_seeds`: an integer for each prompt, so that each prompt draws its own random tokens from
         the patches' random sources.
     - `trajectory`: also read every predicting position with `logit_lens`; a mapping gives its
-        options. Until the end this keeps `[batch, new, d_model]` of every residual point.
+        options. Until the end this keeps `[batch, new, d_model]` of every residual point. If a row
+        ends before the `positions` to be read, there is a warning instead.
     - `callback`: a function that gets a `GenerationStep` after every token.
     - `chunk_size`: how many positions of the prompts go through the model at a time, to bound
         memory; by default as many as make 4096 tokens in the batch. While hooks are on the bridge
@@ -140,7 +141,7 @@ def generate(
     unembedding while a `trajectory`, a layer contrast or a patch reads earlier residuals through
     them; `TypeError` if `logits_processor` or `stopping_criteria` is not a list, or an argument is
     of another type; what `logit_lens` raises for the options of a `trajectory`, before anything is
-    decoded, except for `positions` that no row reaches; `NotImplementedError` if the model has
+    decoded; `NotImplementedError` if the model has
     recurrent layers or is not a causal decoder, or a processor needs the model or all rows of a
     batch at once; `CacheError` if transformers does not fill the cache. Warns if no text reaches
     one of the positions that a patch names.

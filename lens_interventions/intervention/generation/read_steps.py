@@ -10,12 +10,14 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_normal
+from ...lens.cells import PositionError
 from ...lens.logit_lens import logit_lens
 from ...lens.recorded_streams import RecordedStreams
 from ...lens.trajectory import Trajectory
 from ...model.kinds import weight_dtype
 from ...model.points import point_labels
 from ...model.tokens import TokenBatch
+from ...model.user_warnings import warn_user
 from ..known_text import KnownText
 from .result import GenerationStep
 
@@ -40,8 +42,10 @@ def read_steps(
     taken: Sequence[GenerationStep],
     streams: Sequence[Mapping[str, Tensor]],
     options: Options,
-) -> Trajectory:
+) -> Trajectory | None:
     """`logit_lens` of the positions that predicted: last of the prompt, new ones but the last.
+
+    None, and a warning, if a row has none of the `positions` that the options name.
 
     **Arguments:**
 
@@ -60,7 +64,11 @@ def read_steps(
             stream[step.rows.to(stream.device), step.step] = recorded[label]
         laid_out[label] = stream
     batch = TokenBatch(predicting.to(device), mask.to(device))
-    read = _read(bridge, RecordedStreams(batch, laid_out), last, options)
+    try:
+        read = _read(bridge, RecordedStreams(batch, laid_out), last, options)
+    except PositionError as error:  # for which nobody should lose what was written
+        warn_user(f"the generation has no trajectory, because a row ended too early: {error}")
+        return None
     start = prompts.length.cpu()[:, None] - 1
     return replace(read, positions=torch.where(read.mask, read.positions + start, read.positions))
 

@@ -74,6 +74,13 @@ def head_gradients(
         hooks: list[Hook] = [(name, _tap(tapped, name)) for name in names]
         entering, leaving = block_graph(bridge, layer, clean, rows, fwd_hooks=hooks)
         parts = tuple(tapped[name] for name in names)
+        for name, part in zip(names, parts, strict=True):
+            if part.dim() != 4 or part.shape[:2] != entering.shape[:2]:
+                raise NotImplementedError(
+                    f"{name} of {bridge.cfg.architecture} has shape {tuple(part.shape)}, and not "
+                    f"[batch, row, head, d_head] with {tuple(entering.shape[:2])} first: no slope "
+                    "of a head can be told"
+                )
         found = [
             torch.autograd.grad(leaving, [entering, *parts], gradient, retain_graph=True)
             for gradient in gradients

@@ -174,11 +174,9 @@ class _Measuring:
             )
 
         # What follows no prediction may cost infinitely much.
-        lost = (
-            torch.stack([clean.where(counts, 0), *map(nats, self._late(text, entering))])
-            .cpu()
-            .double()
-        )
+        lost = torch.stack([clean.where(counts, 0), *map(nats, self._late(text, entering))])
+        require_finite(lost)
+        lost = lost.cpu().double()
         chosen = chosen.cpu().double()
         sums = torch.einsum("sbt,rbt->bsr", chosen, lost)
         return torch.cat([chosen.sum(-1).T[..., None], sums], dim=2)

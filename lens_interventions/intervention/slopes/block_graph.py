@@ -31,13 +31,15 @@ def last_gradients(
     Raises `NotImplementedError` if the two streams do not fit the model.
     """
     stream = clean.streams[0]
-    require_two_streams(
-        bridge,
-        0,
-        stream,
-        "and slopes are taken through both: compare patched losses of teacher_forced_log_probs at "
-        "small strengths",
-    )
+    # From the highest one up as well: each block will run by itself.
+    for layer in (0, int(bridge.cfg.n_layers) - 1):
+        require_two_streams(
+            bridge,
+            layer,
+            clean.streams[layer],
+            "and slopes are taken through both: compare patched losses of teacher_forced_log_probs "
+            "at small strengths",
+        )
     rows = layout(0, stream.shape[1], window, stream.device)
     zeros = torch.zeros_like(stream[:, rows.position])
     return rows, [

@@ -83,7 +83,8 @@ class TextPasses:
         if len(starts) > 1 and counted:
             raise ValueError(
                 f"positions and prompt_length count from a text's first token, but {length} tokens "
-                f"are read in pieces of {size}: score texts that fit, or patch all positions"
+                f"are read in pieces of {size}: score texts that fit, or leave out prompt_length "
+                "and patch all positions"
             )
         whole = KnownText.from_batch(batch, prompt_length=prompt_length, text_seeds=text_seeds)
         texts = []

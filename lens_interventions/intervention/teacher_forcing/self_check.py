@@ -15,7 +15,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_integers
-from ...model.capabilities import capabilities, recall, record, slow_check
+from ...model.capabilities import REFUSALS, capabilities, recall, record, slow_check
 from ...model.hooks import without_hooks
 from ...model.kept_answers import is_kept, keep_right
 from ...model.precision import is_half
@@ -43,9 +43,6 @@ _TOLERANCE = {False: 0.01, True: 0.1}
 # The effect of rounding on a row, relative to its length: an error within it says nothing. If no
 # position sees a patch on another, rounding is the only error.
 _ROUNDING = {False: 2e-5, True: 0.01}
-
-# Errors that models raise if rows, masks or caches are not what they expect.
-_REFUSALS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -190,7 +187,7 @@ def _attempt(run: Callable[[], Found]) -> Found | str:
         return run()
     except torch.OutOfMemoryError:
         raise
-    except _REFUSALS as error:
+    except REFUSALS as error:
         return f"{type(error).__name__}: {error}"
 
 

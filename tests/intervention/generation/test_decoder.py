@@ -61,6 +61,24 @@ def test_models_that_do_not_take_masks_are_recomputed(arch, config):
         )
 
 
+def test_a_block_that_hands_something_to_a_higher_one_is_found_where_it_is():
+    """Two parts are wrong if the patch is between these blocks, and right elsewhere."""
+    bridge, kept = tiny_bridge("llama", num_hidden_layers=6), {}
+    bridge.blocks[3].mlp.register_forward_hook(lambda _m, _a, out: kept.update(skipped=out))
+    bridge.blocks[4].mlp.register_forward_hook(lambda _m, _a, out: out + kept["skipped"])
+    with float64_softmax():
+        for layer in (1, 3, 5):
+            patch = li.NextTokenPatch(layer=layer, strength=0.5)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                out = li.generate(bridge, PROMPTS, patch, **OPTIONS)
+            assert out.tokens.tolist() == naive_tokens(bridge, PROMPTS, patch, 5)
+        between = li.NextTokenPatch(layer=4, strength=0.5)
+        with pytest.warns(UserWarning, match="not exact on LlamaForCausalLM .*recomputed"):
+            out = li.generate(bridge, PROMPTS, between, **OPTIONS)
+        assert out.tokens.tolist() == naive_tokens(bridge, PROMPTS, between, 5)
+
+
 def test_the_probe_runs_once_and_without_the_users_hooks():
     bridge = tiny_bridge("gpt_neox")
     positions = []

@@ -11,6 +11,7 @@ from transformers import (
     MaxLengthCriteria,
     NoRepeatNGramLogitsProcessor,
     RepetitionPenaltyLogitsProcessor,
+    StoppingCriteria,
     StoppingCriteriaList,
     TemperatureLogitsWarper,
     TopPLogitsWarper,
@@ -314,3 +315,27 @@ def test_a_hook_on_the_embedding_acts_once_a_step():
     with bridge.hooks(fwd_hooks=[("hook_embed", look)]):
         li.generate(bridge, [[5, 6, 7]], PATCH, max_new_tokens=3, stop_at_eos=False)
     assert widths == [3, 1, 1]
+
+
+class FirstRowEnds(StoppingCriteria):
+    """The first of several rows has no third token."""
+
+    def __call__(self, input_ids, *_, **__):
+        return (torch.arange(len(input_ids)) == 0) & (len(input_ids) > 1) & (input_ids.shape[1] > 4)
+
+
+def test_a_row_that_ends_before_the_positions_of_a_trajectory_costs_nobody_the_texts(llama):
+    prompts, ends = [[5, 17, 4], [44, 60, 9]], {"stopping_criteria": [FirstRowEnds()]}
+    plain = li.generate(llama, prompts, max_new_tokens=6, stop_at_eos=False, **ends)
+    assert plain.lengths.tolist() == [2, 6]
+    with pytest.warns(UserWarning, match="no trajectory, because a row ended too early: positions"):
+        out = li.generate(
+            llama,
+            prompts,
+            max_new_tokens=6,
+            stop_at_eos=False,
+            trajectory={"positions": [5]},
+            **ends,
+        )
+    assert out.trajectory is None
+    assert out.tokens.tolist() == plain.tokens.tolist()

@@ -8,6 +8,7 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.intervention.mechanism.head_scores import head_scores
+from tests.support import architectures
 from tests.support.added_rows import adding
 from tests.support.clean import left_as_found
 from tests.support.planted import planted_bridge
@@ -149,3 +150,21 @@ def test_a_model_without_keys_or_values_to_read_is_refused(point, llama, monkeyp
     patch = li.NextTokenPatch(layer=1, strength=1.0)
     with pytest.raises(NotImplementedError, match=rf"no blocks\.1\.attn\.{point}"):
         li.head_slopes(llama, [random_tokens(8)], patch, progress=False)
+
+
+def test_a_model_whose_keys_are_laid_out_otherwise_is_refused(monkeypatch):
+    config = {
+        **architectures.LENS_ARCHITECTURES["llama"],
+        "num_key_value_heads": 4,
+        "head_dim": 4,
+        "kv_lora_rank": 16,
+        "q_lora_rank": None,
+        "qk_rope_head_dim": 4,
+        "qk_nope_head_dim": 8,
+        "v_head_dim": 8,
+        "first_k_dense_replace": 3,  # no experts
+    }
+    monkeypatch.setitem(architectures.ARCHITECTURES, "deepseek_v3", config)
+    patch = li.NextTokenPatch(layer=1, strength=1.0)
+    with pytest.raises(NotImplementedError, match=r"hook_k of \w+ has shape"):
+        li.head_slopes(tiny_bridge("deepseek_v3"), [random_tokens(14)], patch, progress=False)

@@ -150,7 +150,7 @@ def test_a_layer_above_those_that_are_wrong_is_tried_alone():
 def test_whoever_waits_for_it_reads_why(monkeypatch, capsys, patience):
     monkeypatch.setattr(capabilities, "_PATIENCE", patience)
     teacher_forced_logits(tiny_bridge("llama"), random_tokens(1, 8), PATCH)
-    said = "trying whether two copies of a text can be run side by side, once for this model ...\n"
+    said = "trying whether two copies of a text can be run side by side, once for this model and layer ...\n"
     assert capsys.readouterr().err == ("" if patience else said)
 
 
