@@ -111,10 +111,19 @@ def bars_are_seen() -> bool:
     return in_terminal or hasattr(shell, "kernel")
 
 
-def ends_early(bar: tqdm) -> None:
-    """Have the bar of work that ended before its total show that all is done."""
+def show_as_done(bar: tqdm) -> None:
+    """Have the bar show that all is done, also if the work ended before its total."""
     bar.total = bar.n
+    if (container := getattr(bar, "container", None)) is not None:
+        container.children[1].max = bar.n  # of the widget in a notebook
     bar.refresh()
+
+
+def say(line: str) -> None:
+    """Print a line to standard error, if there is one."""
+    if sys.stderr is not None:  # or it would go to standard output
+        with suppress(ValueError):  # of a closed one
+            print(line, file=sys.stderr, flush=True)
 
 
 class _Lines:
@@ -129,10 +138,9 @@ class _Lines:
         """Keep an update, or print it if a line is due; a newline is the end."""
         self._held = text.strip() or self._held
         now = time.monotonic()
-        counted = self._held.split("[")[0]  # without the time and rate
+        counted = self._held.rpartition("[")[0]  # without the time and rate
         if counted != self._printed and (now >= self._due or text == "\n"):
-            with suppress(ValueError):  # a closed standard error
-                print(self._held, file=sys.stderr, flush=True)
+            say(self._held)
             self._printed = counted
             self._due = now + min(now - self._begun, _BETWEEN_LINES)
 

@@ -4,6 +4,7 @@ import io
 import itertools
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import lens_interventions as li
 from lens_interventions import _progress
 from lens_interventions._progress import progress_bar, share_shown, steps, told_to
 from lens_interventions.intervention import pieces
+from lens_interventions.model import capabilities
 from tests.support.tiny import random_tokens
 
 
@@ -150,27 +152,36 @@ def test_a_standard_error_that_is_no_terminal_or_none_at_all_does_not_end_the_wo
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_progress, "_PATIENCE", 0.0)
+    written = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", written)
     plain, closed = _Stream(), io.StringIO()
     closed.close()
     for stream in (plain, closed, None):
         monkeypatch.setattr(sys, "stderr", stream)
         assert list(progress_bar([1, 2, 3], unit="text", desc="reading")) == [1, 2, 3]
     assert "3/3" in plain.written
+    assert not written.getvalue()
 
 
 def test_a_long_text_moves_the_bar_with_each_of_its_pieces(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, llama: TransformerBridge
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    llama: TransformerBridge,
 ) -> None:
     monkeypatch.setattr(_progress, "_PATIENCE", 0.0)
     monkeypatch.setattr(_progress, "_BETWEEN_LINES", 0.0)
     monkeypatch.setattr(tqdm.std, "time", itertools.count().__next__)
     monkeypatch.setattr(pieces, "_BATCH_TOKENS", 1)  # each piece alone
+    monkeypatch.setattr(capabilities, "_PATIENCE", 600.0)  # what it tries is not told
     patch = li.NextTokenPatch(layer=1, strength=0.5)
-    li.patch_loss(llama, [random_tokens(30), random_tokens(5)], patch, max_length=12)
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split("%")[1].split()[0] for line in lines] == [
-        *("0/2", "0.33/2", "0.67/2", "1.0/2", "2.0/2")
-    ]
+    options = {"max_length": 12, "out": tmp_path / "sums.jsonl"}
+    texts, seen = [random_tokens(30), random_tokens(5)], []
+    for _ in range(2):  # the second time all is there already
+        li.patch_loss(llama, texts, patch, **options)
+        lines = capsys.readouterr().err.splitlines()
+        seen.append([float(line.split("%")[1].split("/")[0]) for line in lines])
+    assert seen == [[0, 0.33, 0.67, 1, 2], [0, 2]]
 
 
 def test_decoding_that_ends_early_shows_that_all_is_done(

@@ -61,9 +61,9 @@ def _lens(subject: Subject, state: State) -> list[str] | None:
 
 def _generate(subject: Subject, state: State) -> list[str] | None:
     """Name, text and options of `generate`; None if it does not make the view."""
-    if state.chat or state.prefix or state.top_k or state.lens == "fitted":
-        return None
     patch = chosen_patch(subject, state)
+    if state.chat or state.prefix or state.top_k or (state.lens == "fitted" and patch.uses_lens):
+        return None
     numbers = {
         "--layer": patch.layer,
         "--strength": patch.strength,

@@ -143,6 +143,7 @@ def bound_socket(port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind(("127.0.0.1", port))
+        listening.listen()  # or another explorer that is about to start could bind it too
     except (OSError, OverflowError) as error:
         listening.close()
         raise OSError(

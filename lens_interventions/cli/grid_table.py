@@ -54,7 +54,8 @@ class GridTable:
             reading.append("underlined: already the final guess")
         shown = [f"the last {len(columns)} of {total} tokens (--out shows all)"]
         parts = [*(shown if len(columns) < total else []), "; ".join(reading)]
-        yield Text(". ".join(filter(None, parts)), style="dim")
+        if said := ". ".join(filter(None, parts)):
+            yield Text(said, style="dim")
 
     def _legend(self) -> Text:
         places, labels = self.grid.statistic.scale.ticks(self.colours, self.grid.values)

@@ -84,7 +84,7 @@ def lens(
     read = _text(text, file)
     require_output(out, (*FIGURES, *_NUMBERS), file)
     with usage(), nothing_collected():
-        if out is None:
+        if out is None or out.suffix.lower() not in _NUMBERS:
             _check_compared(stat, compare_with)
         if commitment is not None:
             _check_commitment(commitment, out)
@@ -161,14 +161,14 @@ def _lens_options(
 
 
 def _check_compared(stat: str, compare_with: str) -> None:
-    """Raise `ValueError` if the table that is printed has nothing of the comparison."""
+    """Raise `ValueError` if what is shown of one statistic has nothing of the comparison."""
     from ..lens.statistics import drawn
 
     compared = [name for name, each in drawn().items() if each.target == "compare"]
     if compare_with != "final" and stat not in compared:
         raise ValueError(
-            f"--compare-with changes nothing of a table of {stat}: choose one of "
-            f"{', '.join(compared)} with --stat, or write all statistics to a file with --out"
+            f"--compare-with changes nothing of {stat}: choose one of {', '.join(compared)} with "
+            f"--stat, or write all statistics with --out to a file in {', '.join(_NUMBERS)}"
         )
 
 

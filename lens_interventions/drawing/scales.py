@@ -62,7 +62,7 @@ def _ends(
     """The smallest and the largest of some values, or a round number before those far out.
 
     Otherwise one layer with logits ten times as large leaves all others a single colour. An end
-    that is fixed stays where it is.
+    that is fixed, which may be the lower one, stays where it is.
     """
     first, third = np.quantile(shown, (0.25, 0.75)).tolist()
     reach = _FAR_OUT * (third - first)
@@ -70,6 +70,9 @@ def _ends(
     high = float(shown.max()) if fixed_high is None else fixed_high
     cut_low = fixed_low is None and reach > 0 and low < first - reach
     cut_high = fixed_high is None and reach > 0 and high > third + reach
+    if cut_high and fixed_low is not None:
+        # A step of such a scale may be wider than all that lies near the quartiles.
+        return low, min(high, _next_tick(low, third + reach))
     low, high = first - reach if cut_low else low, third + reach if cut_high else high
     while cut_low or cut_high:  # until both ends have a tick, which says that values lie beyond
         steps = round_steps(low, high)
@@ -78,6 +81,13 @@ def _ends(
             break
         low, high = ends
     return low, high
+
+
+def _next_tick(low: float, high: float) -> float:
+    """The smallest number from `high` on that is a tick of a scale from `low` to it."""
+    while not math.isclose((steps := round_steps(low, high))[-1], high):
+        high = steps[-1] + steps[-1] - steps[-2]
+    return high
 
 
 def cut_off(

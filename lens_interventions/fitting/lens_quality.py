@@ -9,7 +9,7 @@ from transformer_lens.tools.analysis import JacobianLens
 
 from ..lens.aggregate import LensAggregate, plot_aggregate
 from ..lens.lens_over import lens_over
-from ..lens.protocol import Lens, provenance
+from ..lens.protocol import Lens, bound_lens, provenance
 from ..measures.interval_table import interval_rows
 from ..measures.intervals import Interval, mean_interval
 from ..model.exclusive import exclusive
@@ -157,6 +157,8 @@ def lens_quality(
         raise ValueError(f"name one or more lenses, and none of them {RAW!r}; got {list(lenses)}")
     if unfitted := [name for name, one in lenses.items() if one is None]:
         raise TypeError(f"the lens {unfitted[0]!r} is None: the raw lens is read in any case")
+    for one in lenses.values():
+        bound_lens(bridge, one)
     if skip_first < 0:
         raise ValueError(f"skip_first must be at least 0, got {skip_first}")
     held = list(texts)

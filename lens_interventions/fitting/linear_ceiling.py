@@ -31,7 +31,7 @@ from ..model.hooks import has_user_hooks
 from ..model.partial_run import refuse_late_hooks
 from ..model.points import chosen_layers
 from ..model.precision import as_double
-from ..model.tokens import TextOrTokens
+from ..model.tokens import TextOrTokens, require_texts
 from .linear_write import LinearCeiling, LinearWrite, features
 
 # Ridges as shares of the mean square of a feature; a quarter of the texts chooses the best.
@@ -75,6 +75,7 @@ def linear_ceiling(
     require_gradients("linear_ceiling")
     layers = tuple(sorted(chosen_layers(layers, int(bridge.cfg.n_layers))))
     length = piece_length(bridge, max_length)
+    require_texts(bridge, held_out)
     refuse_late_hooks(bridge, 0)
     table = embedding(bridge)
     unit = float(table.weight.norm(dim=-1).median()) * table.scale

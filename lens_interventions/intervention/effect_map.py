@@ -97,10 +97,10 @@ def effect_map(
     if positions is None:
         own = range(length - 1) if isinstance(patch.positions, str) else patch.positions
         positions = [position for position in own if position >= patch.first_written]
-        if not positions:
+        if not positions and len(own):
             raise ValueError(
-                f"the patch spares the first {patch.first_written} positions, and the text has "
-                f"{length - 1} with a next token: give positions="
+                f"the patch is at positions {list(own)} and spares the first "
+                f"{patch.first_written}, so nothing is left: give a longer text, or another patch"
             )
     positions = _chosen_positions(
         range(length - 1) if isinstance(positions, str) and positions == "all" else positions,

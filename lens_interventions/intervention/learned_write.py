@@ -81,6 +81,11 @@ class LearnedWrite:
 
     def __post_init__(self) -> None:
         require_learnable(self.embedding, self.scale)
+        if self.base is not None and self.base.base is not None:
+            raise ValueError(
+                "the base has a base of its own, which would not be written: learn an increment on "
+                "a write without one"
+            )
 
     @property
     def reads_lens(self) -> bool:

@@ -126,6 +126,7 @@ def _summed(
                 kept.add(keys[number], sums[number])
             done += sum(1 / pieces[owner] for owner in batch.owners)
             bar.update(round(done, 2) - bar.n)
+        bar.update(len(keys) - bar.n)  # with those that needed no batch
     for patch in reading.patches if lengths else ():
         warn_if_out_of_reach(patch, torch.tensor(lengths))
     if not any(of_text.any() for of_text in sums):

@@ -125,7 +125,7 @@ def read_cells(
     targets = {name: ids.to(device) for name, ids in targets.items()}
     collected: dict[str, Tensor] = {}
     report = progress if callable(progress) else None
-    shown = progress is True
+    shown = report is None and bool(progress)
     with progress_bar(total=len(cells.row), shown=shown, unit="pos", desc="lens") as bar:
         done = 0.0  # in positions, of which each point is a part
         for first, streams in chunks:

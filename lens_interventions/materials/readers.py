@@ -8,6 +8,8 @@ from typing import Any
 from .document import Document
 from .shingles import without_repeats
 
+_JSON_LINES = (".jsonl", ".ndjson", ".jsonlines")
+
 
 def python_reference() -> tuple[Document, ...]:
     """The Python language reference as plain text, one document per topic.
@@ -30,8 +32,8 @@ def read_texts(path: str | Path, *, field: str = "text", whole: bool = False) ->
 
     **Arguments:**
 
-    - `path`: a `.jsonl` file with one JSON object per line, or any other file, read as plain text
-        in which blank lines separate documents.
+    - `path`: a `.jsonl` (or `.ndjson`, or `.jsonlines`) file with one JSON object per line, or any
+        other file, read as plain text in which blank lines separate documents.
     - `field`: the entry of each JSON object that holds the text.
     - `whole`: take a plain text file as one document, blank lines and all.
 
@@ -43,7 +45,7 @@ def read_texts(path: str | Path, *, field: str = "text", whole: bool = False) ->
         content = path.read_text(encoding="utf-8-sig")  # some editors begin a file with its mark
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error}): convert it first") from error
-    if path.suffix.lower() == ".jsonl":
+    if path.suffix.lower() in _JSON_LINES:
         # Not splitlines(): JSON may contain other line separators unescaped.
         lines = enumerate(content.split("\n"), start=1)
         texts = [_entry(path, number, line, field) for number, line in lines if line.strip()]

@@ -22,12 +22,22 @@ tenth, so the number in between matters little.
 """
 
 
+# Thai, Lao, Burmese, Khmer, kana and Han, which are written without spaces between words.
+_ALONE = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+)
+# Accents and the vowel signs of Indian scripts, which belong to the letter before them.
+_MARKS = "\u0300-\u036f\u0900-\u0963\u0966-\u0dff"
+_WORD = re.compile(rf"[{_ALONE}]|(?:[^\W{_ALONE}]|[{_MARKS}])+")
+
+
 def shingles(text: str) -> set[int]:
     """Hashes of all runs of 13 words in a text, or of the whole text if it is shorter.
 
-    Case, punctuation and white space do not count. The hashes are valid within one process.
+    Case, punctuation and white space do not count. In scripts without spaces between words each
+    character is one. The hashes are valid within one process.
     """
-    words = re.findall(r"\w+", text.casefold()) or [text]
+    words = _WORD.findall(text.casefold()) or [text]
     runs = range(max(len(words) - WORDS, 0) + 1)
     return {hash(tuple(words[start : start + WORDS])) for start in runs}
 

@@ -6,7 +6,6 @@ it guards, in `intervention`, and keeps its answer here too. `capabilities` retu
 """
 
 import math
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
 from transformers import DynamicCache
 
+from .._progress import say
 from .attention_cache import as_argument
 from .exclusive import exclusive
 from .hooks import capture, lasting_hooks, without_hooks
@@ -69,11 +69,7 @@ def recall(
 @contextmanager
 def slow_check(what: str) -> Iterator[None]:
     """Tell the user what runs, if a check takes more than two seconds."""
-
-    def say() -> None:
-        print(f"trying {what}, once for this model and layer ...", file=sys.stderr, flush=True)
-
-    notice = threading.Timer(_PATIENCE, say)
+    notice = threading.Timer(_PATIENCE, say, [f"trying {what} ..."])
     notice.daemon = True
     notice.start()
     try:

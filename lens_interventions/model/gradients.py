@@ -27,6 +27,11 @@ def frozen(bridge: TransformerBridge) -> Iterator[None]:
     """
     modules = (bridge, bridge.original_model)
     parameters = {id(p): p for module in modules for p in module.parameters()}.values()
+    if any(parameter.is_inference() for parameter in parameters):
+        raise ValueError(
+            "the model was loaded inside torch.inference_mode, and its weights cannot take part in "
+            "gradients: load it outside"
+        )
     held = []
     try:
         with _changing:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
@@ -84,19 +85,20 @@ def hooked_modules(bridge: ReadableModel, part: str, *, lasting: bool = True) ->
     ]
 
 
-def last_logits_only(bridge: TransformerBridge) -> dict[str, int]:
+def last_logits_only(bridge: TransformerBridge) -> dict[str, int | Tensor]:
     """Options of a forward that computes the logits of the last position alone.
 
     Empty for a model that cannot, or if the user has a hook on the unembedding, which may be made
-    for all positions. So it is for models whose upper blocks share keys and values, such as
-    Gemma 4: with the option, they run these blocks at the last position alone.
+    for all positions.
     """
     parameters = inspect.signature(type(bridge.original_model).forward).parameters
+    if "logits_to_keep" not in parameters or hooked_modules(bridge, "unembed"):
+        return {}
     model: Any = bridge.original_model
     config = model.config.get_text_config(decoder=True)
+    # With a number, Gemma 4 also runs the blocks that share keys and values at few positions.
     shares = bool(getattr(config, "num_kv_shared_layers", None))
-    can = "logits_to_keep" in parameters and not hooked_modules(bridge, "unembed") and not shares
-    return {"logits_to_keep": 1} if can else {}
+    return {"logits_to_keep": torch.tensor([-1]) if shares else 1}
 
 
 def lasting_hooks_on(modules: Iterable[nn.Module]) -> tuple[int, ...]:

@@ -42,7 +42,11 @@ def text(tmp_path: Path) -> Path:
             "let --layers end with final",
         ),
         (("lens", "a", "--positions", "0:9:-1"), 2, "positions go forwards"),
-        (("lens", "a", "--compare-with", "9"), 2, "residual point 9 does not exist"),
+        (
+            ("lens", "a", "--stat", "kl_compare", "--compare-with", "9"),
+            2,
+            "residual point 9 does not exist",
+        ),
         (("lens", "a", "--out", "x.xyz"), 2, "cannot write 'x.xyz'"),
         (("lens", "a", "--out", "/proc/x.csv"), 1, "/proc/x.csv cannot be written: No such file"),
         (("lens", "--file", "no.txt"), 1, "no.txt: No such file or directory"),

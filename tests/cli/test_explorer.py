@@ -11,7 +11,7 @@ import torch
 from transformer_lens.tools.analysis import JacobianLens
 
 import lens_interventions as li
-from lens_interventions.app.explore import Explorer
+from lens_interventions.app.explore import Explorer, bound_socket
 from tests.support.explorer import heat_maps
 from tests.support.tiny import shared_bridge
 
@@ -116,9 +116,7 @@ def test_a_port_that_is_taken_is_found_before_a_model_is_loaded(command, monkeyp
     module = importlib.import_module("lens_interventions.cli.explorer")
     loaded = []
     monkeypatch.setattr(module, "load", lambda *_: loaded.append("a model"))
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
+    with bound_socket(0) as taken:  # of an explorer that is loading its model
         status, _, err = command("app", "--port", taken.getsockname()[1])
     assert status == 1
     assert "cannot listen on port" in err

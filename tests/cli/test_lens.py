@@ -248,7 +248,7 @@ def test_a_comparison_that_the_printed_table_would_not_show_is_refused(command):
     status, out, err = command("lens", TEXT, "--stat", "entropy", "--compare-with", "1")
     assert status == 2
     assert out == ""
-    assert "--compare-with changes nothing of a table of entropy" in err
+    assert "--compare-with changes nothing of entropy" in err
 
 
 @pytest.mark.usefixtures("tiny")

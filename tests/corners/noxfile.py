@@ -32,6 +32,7 @@ CORE = (
     "tests/model/test_sae_lens.py",
     "tests/lens/test_logit_lens.py",
     "tests/intervention/test_equivalence.py",
+    "tests/intervention/test_shared_keys.py",
     "tests/intervention/generation",
     "tests/intervention/teacher_forcing",
 )

@@ -126,7 +126,10 @@ def test_several_lenses_are_compared_on_the_same_texts(judged):
     ],
 )
 @pytest.mark.usefixtures("as_users_run")
-def test_what_is_no_lens_is_refused(judged, given, error, message):
+def test_what_is_no_lens_is_refused_before_a_text_is_read(judged, given, error, message):
     bridge, lens, texts, _ = judged
+    read = []
+    some = (read.append(text) or text for text in texts)
     with pytest.raises(error, match=message):
-        lens_quality(bridge, **{"lens": lens, "texts": texts, "progress": False} | given)
+        lens_quality(bridge, **{"lens": lens, "texts": some, "progress": False} | given)
+    assert not read

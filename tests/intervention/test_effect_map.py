@@ -196,7 +196,7 @@ def test_progress_counts_cells(llama, capsys, monkeypatch):
         ({"layers": [3]}, r"the model has blocks 0 to 2, but layers are \[3\]"),
         ({"positions": [5]}, r"positions must be some of 0\.\.4, .* needs a next token"),
         ({"positions": []}, "positions must be some of"),
-        ({"patch": dataclasses.replace(PATCH, first_position=9)}, "spares the first 9 positions"),
+        ({"patch": dataclasses.replace(PATCH, first_position=9)}, "spares the first 9, so nothing"),
         ({"metric": lambda logits: logits[0, -1]}, r"returned shape \(112,\)"),
         ({"metric": lambda _logits: None}, "the metric returned None"),
     ],

@@ -416,3 +416,11 @@ def test_positions_that_the_write_spares_are_said_to_be_out_of_reach(llama):
         llama, tokens, lambda logits: logits[0, -1, 5], patch=write.patch(first_position=0)
     )
     assert found.positions == (3, 4, 5, 6)
+
+
+def test_a_base_with_a_base_of_its_own_is_refused(llama):
+    """It would be left out of what is written."""
+    below = random_write(llama)
+    base = random_write(llama, base=below)
+    with pytest.raises(ValueError, match="the base has a base of its own"):
+        random_write(llama, base=base)

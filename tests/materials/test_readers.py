@@ -85,3 +85,10 @@ def test_entries_without_text_are_left_out_of_lines_as_of_columns(tmp_path):
     path = tmp_path / "texts.jsonl"
     path.write_text('{"text": "a"}\n{"text": null}\n{"text": " "}\n{"text": "b"}')
     assert materials.read_texts(path) == ["a", "b"]
+
+
+@pytest.mark.parametrize("suffix", ["ndjson", "jsonlines", "JSONL"])
+def test_lines_of_json_have_several_names(tmp_path, suffix):
+    path = tmp_path / f"texts.{suffix}"
+    path.write_text('{"body": "one\\n\\ntext"}\n{"body": "another"}')
+    assert materials.read_texts(path, field="body") == ["one\n\ntext", "another"]

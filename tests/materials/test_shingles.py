@@ -84,3 +84,11 @@ def test_the_reference_keeps_chapters_and_leaves_their_sections_out() -> None:
     titles = {document.title for document in materials.python_reference()}
     assert "compound" in titles
     assert titles.isdisjoint({"for", "if", "while", "with", "function", "naming"})
+
+
+def test_a_passage_is_found_in_scripts_without_spaces_or_with_vowel_signs() -> None:
+    chinese = "模型在每一层都会产生一个对下一个词的猜测并且这些猜测会逐层收敛到最终的输出"
+    assert len(shingles(chinese)) == len(chinese) - 12
+    assert groups(documents(f"甲乙丙丁。{chinese}", f"{chinese}，戊己庚辛")) == [0, 0]
+    hindi = "हिन्दी में लिखा हुआ वाक्य"
+    assert len(shingles(f"{hindi} {numbered('a', 9)}")) == 2  # five words, and nine

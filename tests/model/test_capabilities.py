@@ -189,7 +189,7 @@ def test_everything_that_was_found_is_in_one_place():
         "blocks return tuples": False,
         "two streams from layer 0": TwoStreams(right_up_to=8),
         "two streams from layer 1": TwoStreams(right_up_to=32),
-        "problem of decoding with a cache, its blocks in two parts": "",
+        "problem of decoding with a cache, in two parts from block 1 up": "",
         "rotary frequencies change after so many tokens": math.inf,
     }
 

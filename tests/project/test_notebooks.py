@@ -73,11 +73,16 @@ def kind(output):
     return "table" if "text/html" in output.data else "text"
 
 
+def says_what_it_tries(output):
+    """Whether an output has only such lines, which come on a slow machine."""
+    lines = output.get("text", "").splitlines()
+    return bool(lines) and all(line.startswith("trying ") for line in lines)
+
+
 def kinds(notebook):
     """The kinds of each cell's outputs; a stream is one, in however many pieces it arrives."""
     found = [
-        # A slow machine says what it is trying.
-        [kind(each) for each in cell.outputs if not each.get("text", "").startswith("trying ")]
+        [kind(output) for output in cell.outputs if not says_what_it_tries(output)]
         for cell in code_cells(notebook)
     ]
     streams = {"stdout", "stderr"}

@@ -90,7 +90,7 @@ async function run() {
   stop("cell");
   byId("error").hidden = true;
   byId("progress").removeAttribute("value");
-  say(state.lens === "fitted"
+  say(state.lens === "fitted" && panel !== "write"
     ? "Reading. The lens is fitted on its first use, which takes about a minute." : "Reading.");
   busy(true);
   let shown = Promise.resolve(); // an answer's events are shown one after the other

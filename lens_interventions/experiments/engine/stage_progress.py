@@ -1,13 +1,12 @@
 """The progress of a stage: a bar if there is a terminal, otherwise a line a minute."""
 
-import sys
 import threading
 import time
 from types import TracebackType
 
 from tqdm.auto import tqdm
 
-from ..._progress import bars_are_seen
+from ..._progress import bars_are_seen, say
 
 _REFRESH = 1.0  # seconds; a clock that stands looks like a program that hangs
 _BETWEEN_LINES = 60.0  # seconds; a log that is read later should not consist of them
@@ -53,7 +52,7 @@ class StageProgress:
         if self._bar is not None:
             self._bar.close()
         elif self._label is not None and kind is None:
-            _say(f"{self._label}: done in {self._seconds:.0f} s")
+            say(f"{self._label}: done in {self._seconds:.0f} s")
 
     def begin(self, units: int, kept: int) -> None:
         """Announce `units` units, of which `kept` come from an earlier run."""
@@ -63,7 +62,7 @@ class StageProgress:
             self._bar.initial = self._bar.n = kept
             self._bar.refresh()
         elif self._label is not None:
-            _say(f"{self._label}: {units} units, {kept} of them kept")
+            say(f"{self._label}: {units} units, {kept} of them kept")
 
     def inside(self, share: float) -> None:
         """Report the share of a unit that is done."""
@@ -87,8 +86,4 @@ class StageProgress:
                 self._bar.refresh()
             else:
                 so_far = f"{self._seen:g} of {self._units} units, " if self._units else ""
-                _say(f"{self._label}: {so_far}{self._seconds:.0f} s so far")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+                say(f"{self._label}: {so_far}{self._seconds:.0f} s so far")

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...intervention.training.loop import DivergenceError
 from ...intervention.training.result import TrainedPatch
 from ..design.kept_writes import decoded_write, write_bytes
 from ..design.text_scopes import AS_TRAINED
@@ -33,10 +34,14 @@ def measure_trial(
     """Train a write, on a `base` if one is given as text: rate, step and loss in nats a token.
 
     `training` are arguments of `train_patch`, and `file` is a checkpoint. The loss is that on the
-    windows that choose.
+    windows that choose. It is NaN at the end of a training that diverged.
     """
     below = {} if base is None else {"base": decoded_write(base)}
-    return _curve(trained(bridge, {**below, **training}, options, texts, file), options)
+    try:
+        return _curve(trained(bridge, {**below, **training}, options, texts, file), options)
+    except DivergenceError:
+        end = {"step": training["steps"], "loss": float("nan"), "rate": options["learning_rate"]}
+        return pd.DataFrame([end])
 
 
 @unit_kind("a base")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+from ...intervention.sources import source_names
 from ...intervention.training.options import TrainingOptions
 from ..design.setting_checks import require_at_least
 from ..design.trained_patches.settings import TrainedPatchSettings
@@ -50,6 +51,11 @@ class IncrementSettings(TrainedPatchSettings):
             raise ValueError(
                 "there must be a control and a learning rate above 0; got "
                 f"{self.controls} and {self.learning_rates}"
+            )
+        if not self.options.bias and set(self.controls) & {*source_names("no news")}:
+            raise ValueError(
+                f"one of the controls {', '.join(self.controls)} writes only a bias, so "
+                "options.bias must be True"
             )
 
     def options_at(self, rate: float) -> TrainingOptions:

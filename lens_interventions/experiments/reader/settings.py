@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from ...intervention.adapted_reader import Adapt, require_adapt
 from ...intervention.training.options import TrainingOptions
+from ..design.setting_checks import require_at_least
 from ..design.trained_patches.settings import TrainedPatchSettings
 from ..engine.presets import Preset, require_preset
 
@@ -49,6 +50,13 @@ class ReaderSettings(TrainedPatchSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_adapt(self.adapt)
+        require_at_least(self, 1, "rank")
+        if self.strength is not None and (self.options.write_penalty or self.options.input_gate):
+            raise ValueError(
+                f"a write of strength {self.strength} is the embedding itself, which no penalty "
+                "makes shorter and no gate scales: leave out write_penalty and input_gate, or the "
+                "strength"
+            )
         if ALONE not in self.controls:
             raise ValueError(f"{ALONE} must be among the controls, got {self.controls}")
 

@@ -23,9 +23,13 @@ def training_stage(
 ) -> Sequence[Unit]:
     """All trainings, seed by seed, so that a run that is stopped has complete seeds.
 
-    Raises `ValueError` for a layer that the model does not have, or too little text.
+    Raises `ValueError` for a layer or rank that the model does not have, or too little text.
     """
     require_blocks([settings.layer], int(bridge.cfg.n_layers))
+    if settings.rank > int(bridge.cfg.d_model):
+        raise ValueError(
+            f"rank must be from 1 to the model's width {bridge.cfg.d_model}, got {settings.rank}"
+        )
     windows = windows_by_part(bridge, settings)
     material = to_measure(bridge, settings, windows)
     common = {

@@ -96,7 +96,7 @@ def _cached_decoding_problem(bridge: TransformerBridge, split: int) -> str:
             return f"it has layers of {', '.join(unknown)}"
         if is_kept(bridge, question):
             return ""
-        with slow_check("whether decoding with a cache is exact"):
+        with slow_check(f"whether decoding with a cache is exact, once for {blocks}"):
             problem = _probe(bridge, split)
         if not problem:
             keep_right(bridge, question)

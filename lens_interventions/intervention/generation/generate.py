@@ -10,7 +10,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import LogitsProcessor, StoppingCriteria, StoppingCriteriaList
 
-from ..._progress import ends_early, progress_bar, steps
+from ..._progress import progress_bar, show_as_done, steps
 from ...lens.distributions import log_probs_of
 from ...model.argument_names import instead_of
 from ...model.argument_types import require_counts
@@ -125,8 +125,9 @@ def generate(
     - `text_seeds`: an integer for each prompt, so that each prompt draws its own random tokens from
         the patches' random sources.
     - `trajectory`: also read every predicting position with `logit_lens`; a mapping gives its
-        options. Until the end this keeps `[batch, new, d_model]` of every residual point. If a row
-        ends before the `positions` to be read, there is a warning instead.
+        options. Until the end this keeps `[batch, new, d_model]` of every residual point. Its
+        `positions` count the new tokens of a row; if a row ends before them, there is a warning and
+        no trajectory.
     - `callback`: a function that gets a `GenerationStep` after every token.
     - `chunk_size`: how many positions of the prompts go through the model at a time, to bound
         memory; by default as many as make 4096 tokens in the batch. While hooks are on the bridge
@@ -156,7 +157,7 @@ def generate(
     _check(bridge, batch, patches, max_new_tokens, chunk_size, callback)
     if trajectory is not False:
         refuse_readout_hooks(bridge)
-        try_options(bridge, trajectory)
+        try_options(bridge, trajectory, max_new_tokens)
     # Padded on the left, so that all predict at the last column.
     text = KnownText.from_batch(
         batch.padded_on("left"),
@@ -203,7 +204,7 @@ def generate(
             bar.update()
             if callback is not None:
                 callback(step)
-        ends_early(bar)
+        show_as_done(bar)
 
     tokens = torch.full((n_rows, len(taken)), -1)
     log_probs = torch.full(tokens.shape, torch.nan, dtype=taken[0].log_probs.dtype)

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_normal
-from ...lens.cells import PositionError
+from ...lens.cells import PositionError, select_cells
 from ...lens.logit_lens import logit_lens
 from ...lens.recorded_streams import RecordedStreams
 from ...lens.trajectory import Trajectory
@@ -67,20 +67,20 @@ def read_steps(
     try:
         read = _read(bridge, RecordedStreams(batch, laid_out), last, options)
     except PositionError as error:  # for which nobody should lose what was written
-        warn_user(f"the generation has no trajectory, because a row ended too early: {error}")
+        ended = str(error).replace("prompt", "row")
+        warn_user(f"the generation has no trajectory, because a row ended too early: {ended}")
         return None
     start = prompts.length.cpu()[:, None] - 1
     return replace(read, positions=torch.where(read.mask, read.positions + start, read.positions))
 
 
-def try_options(bridge: TransformerBridge, options: Options) -> None:
+def try_options(bridge: TransformerBridge, options: Options, most_new: int) -> None:
     """Raise now what `logit_lens` would raise for the options when all tokens have been made.
 
-    It reads one made-up position. `positions` is left out, since it depends on how many tokens
-    there will be.
+    It reads one made-up position; `positions` are tried on a row of `most_new` tokens.
 
     Raises `TypeError` for anything but a bool or a mapping; `ValueError` for options that say what
-    is read, since that is what was decoded.
+    is read, since that is what was decoded, and for positions that no row can have.
     """
     if not isinstance(options, bool | Mapping):
         raise TypeError(
@@ -93,6 +93,15 @@ def try_options(bridge: TransformerBridge, options: Options) -> None:
             "decoded: leave them out"
         )
     given = {} if isinstance(options, bool) else {**options, "positions": None, "progress": False}
+    if not isinstance(options, bool) and options.get("positions") is not None:
+        longest = TokenBatch.unpadded(torch.zeros(1, most_new, dtype=torch.long))
+        try:
+            select_cells(longest, options["positions"])
+        except PositionError as error:
+            raise ValueError(
+                f"trajectory has positions={options['positions']!r}, and of at most {most_new} new "
+                "tokens none is there: positions count the new tokens from 0"
+            ) from error
     one = torch.zeros(1, 1, dtype=torch.long, device=bridge.cfg.device)
     # Not zeros, which a lens might divide by.
     resid = random_normal(int(bridge.cfg.d_model), 0, one).to(one.device, weight_dtype(bridge))

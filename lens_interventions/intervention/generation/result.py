@@ -63,8 +63,9 @@ class Generation:
         prompt_index: `[batch]`, the number of the prompt that each row continues.
         seeds: `[batch]`, the seed with which each row was sampled.
         text_seeds: `[batch]`, the seed of each row's random sources beside the patch's own.
-        trajectory: the lens's reading of each predicting position, or None if it was not asked for:
-            column j is the position that predicted new token j, and `next_tokens` holds that token.
+        trajectory: the lens's reading of each predicting position, or None if it was not asked for
+            or a row has none of its positions: column j is the position that predicted new token
+            j, and `next_tokens` holds that token.
     """
 
     tokens: Int[Tensor, "batch new"]

@@ -31,7 +31,8 @@ def last_gradients(
     Raises `NotImplementedError` if the two streams do not fit the model.
     """
     stream = clean.streams[0]
-    # From the highest one up as well: each block will run by itself.
+    # Each block will run by itself. To try all takes long; the highest one shows models whose upper
+    # blocks need something of lower ones, such as shared keys.
     for layer in (0, int(bridge.cfg.n_layers) - 1):
         require_two_streams(
             bridge,

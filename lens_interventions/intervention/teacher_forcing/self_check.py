@@ -123,7 +123,9 @@ def _question(layer: int) -> str:
 
 def _found_with_few_tokens(bridge: TransformerBridge, layer: int) -> TwoStreams:
     def try_from(lowest: int) -> TwoStreams:
-        with slow_check("whether two copies of a text can be run side by side"):
+        with slow_check(
+            "whether two copies of a text can be run side by side, once for this model"
+        ):
             return _tried_against_steps(bridge, lowest)
 
     def try_all() -> TwoStreams:

@@ -37,14 +37,16 @@ def check_write(
     refuse_late_hooks(bridge, patch.layers[0])
 
 
-def check_reach(pieces: Sequence[Int[Tensor, " _"]], options: TrainingOptions) -> None:
-    """Raise `ValueError` if the write reaches no position of the pieces of text."""
+def check_reach(
+    pieces: Sequence[Int[Tensor, " _"]], options: TrainingOptions, *, purpose: str
+) -> None:
+    """Raise `ValueError` if the write reaches no position of the pieces of text for a purpose."""
     longest = max(map(len, pieces))
     if options.first_position >= longest - 1:  # the last token has no next one
         raise ValueError(
             f"the write begins at position {options.first_position}, but pieces of at most "
-            f"{longest} tokens have nothing to write beyond position {longest - 2}: lower "
-            "first_position, or give a larger window or longer texts"
+            f"{longest} tokens to {purpose} have nothing to write beyond position {longest - 2}: "
+            "lower first_position, or give a larger window or longer texts"
         )
 
 

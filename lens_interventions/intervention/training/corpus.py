@@ -163,7 +163,12 @@ def split_corpus(
 
     units = cut(texts)
     if held_out is not None:
-        others = cut(held_out)
+        try:
+            others = cut(held_out)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"of held_out: {error}") from error
+        if not others:
+            raise ValueError("no text of held_out has two tokens: give longer ones")
     else:
         if len(units) < _HELD_OUT:
             units = [[piece] for unit in units for piece in unit]

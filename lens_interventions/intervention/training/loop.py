@@ -12,7 +12,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..._files import require_writable
-from ..._progress import ends_early, progress_bar, steps
+from ..._progress import progress_bar, show_as_done, steps
 from ...model.fast_linears import Forwards, fast_forwards
 from ...model.other_weights import other_weights
 from ...model.partial_run import run_late_blocks
@@ -31,6 +31,10 @@ from .state import TrainingState
 # The most rows of both streams that go through the late blocks at a time, since their activations
 # are kept.
 _STREAM_ROWS = 2048
+
+
+class DivergenceError(ValueError):
+    """A held-out loss is not finite."""
 
 
 class WriteTraining:
@@ -81,7 +85,7 @@ class WriteTraining:
                 if due and (not state.held_out or state.held_out[-1]["step"] < state.step):
                     self._evaluate()
                 if last or self._out_of_patience():
-                    ends_early(bar)
+                    show_as_done(bar)
                     break
                 next(made)
                 self._step()
@@ -142,7 +146,7 @@ class WriteTraining:
         if self._preserved is not None:
             losses["kl"] = self._kl(Visit.of_all(self._preserved.held_out), values)
         if wrong := [name for name, value in losses.items() if not math.isfinite(value)]:
-            raise ValueError(
+            raise DivergenceError(
                 f"the held-out {wrong[0]} is {losses[wrong[0]]} after {state.step} steps: look for "
                 "a hook or a strength that makes such values, lower the learning rate, or load the "
                 "model in float32"

@@ -14,13 +14,13 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.alterations import alteration
-from ...model.argument_types import python_numbers, require_instance
+from ...model.argument_types import python_numbers, require_instance, require_whole_numbers
 from ...model.exclusive import exclusive
 from ...model.fingerprint import fingerprint
 from ...model.gradients import frozen, require_gradients
 from ...model.residuals import residuals
 from ...model.tokens import TextOrTokens, TokenBatch
-from ..adapted_reader import Adapt
+from ..adapted_reader import Adapt, require_adapt
 from ..learned_write import LearnedWrite
 from ..patch import NextTokenPatch
 from ..sources import SOURCES
@@ -136,6 +136,9 @@ def train_patch(
     if adapt is not None and adapter_rank is None:
         adapter_rank = ADAPTER_RANK
     check_reader(bridge, strength, adapt, adapter_rank, options)
+    if adapt is not None:
+        require_adapt(adapt)
+    require_whole_numbers(seed=seed)
     if strength is not None:
         rank = None  # a fixed write has no map whose rank could be wrong
     check_write(bridge, plain, rank, source, steps, save_every)
@@ -164,7 +167,8 @@ def train_patch(
 
     with frozen(bridge):
         ours = corpora(texts, held_out)
-        check_reach(ours.training.pieces, options)
+        check_reach(ours.training.pieces, options, purpose="train on")
+        check_reach(ours.held_out.pieces, options, purpose="hold out")
         try:
             preserved = None if preserve is None else corpora(preserve, None)
         except ValueError as error:

@@ -53,6 +53,19 @@ def test_windows_with_a_passage_of_the_training_text_are_left_out(tmp_path):
     assert shared not in kept
 
 
+def test_short_windows_that_stand_in_the_training_text_are_left_out(tmp_path):
+    file = tmp_path / "texts.jsonl"
+    shared = " ".join(f"w{i}x" for i in range(30))
+    texts = (f"{shared} {' '.join(f'v{i}y{n}' for i in range(170))}" for n in range(20))
+    file.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    corpus = corpus_of(replace(SMALL, texts=(str(file),), context=16, decoded=0).corpus)
+    assert corpus.left_out > 0
+    training = corpus.training.tolist()
+    runs = {tuple(training[i : i + 16]) for i in range(len(training) - 15)}
+    assert len(corpus.windows)
+    assert not runs & {tuple(window) for window in corpus.windows.tolist()}
+
+
 def test_a_single_document_is_refused(tmp_path):
     """It is held out, and nothing is left to train on."""
     file = tmp_path / "book.txt"

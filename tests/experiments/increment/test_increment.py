@@ -57,6 +57,19 @@ def test_the_base_is_trained_at_the_rate_that_did_best(finished):
     assert write.settings["steps"] == SMALL.base_steps
 
 
+def test_a_rate_at_which_a_trial_diverges_is_not_chosen_and_does_not_end_the_run(tmp_path):
+    """In half precision a large step overflows."""
+    bridge = tiny_bridge("llama", dtype=torch.float16)
+    settings = replace(SMALL, learning_rates=(1e-2, 1e4), pilot_steps=4)
+    units = {unit.name: unit for unit in try_rates(bridge, settings, {})}
+    tried = pd.concat(
+        unit.measure(bridge, **unit.parameters, file=tmp_path / f"{name}.safetensors")
+        for name, unit in units.items()
+    )
+    assert tried["loss"].isna().tolist().count(True) == 1
+    assert best_rate(tried) == 1e-2
+
+
 def test_a_training_that_diverged_is_not_the_best():
     tried = pd.DataFrame(
         {"rate": [1e-3, 1e-2, 1e4], "step": 2, "loss": [3.0, 2.9, np.nan]}, index=[5, 5, 5]
@@ -183,6 +196,17 @@ class TestAnalysis:
         ({"controls": ("true",)}, "controls must be some of random"),
         ({"learning_rates": (0.0,)}, "a learning rate above 0"),
         ({"base_steps": 0}, "base_steps must be at least 1"),
+        (
+            {
+                "controls": ("shuffled", "zero"),
+                "options": li.TrainingOptions(patience=None, bias=False),
+            },
+            "shuffled, zero writes only a bias, so options.bias must be True",
+        ),
+        (
+            {"options": li.TrainingOptions(patience=None, window=16, first_position=15)},
+            "at position 15, and windows of 16 tokens have nothing to write there",
+        ),
         ({"options": li.TrainingOptions()}, "patience is 5"),
     ],
 )

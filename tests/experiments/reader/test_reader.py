@@ -190,6 +190,11 @@ class TestAnalysis:
         ({"controls": ("zero", "true")}, "controls must be some of random"),
         ({"seeds": (0, 0)}, "seeds must be one or more different numbers"),
         ({"options": li.TrainingOptions()}, "patience is 5"),
+        ({"rank": 0}, "rank must be at least 1"),
+        (
+            {"strength": 0.2, "options": li.TrainingOptions(patience=None, write_penalty=0.1)},
+            "leave out write_penalty and input_gate",
+        ),
         ({"windows": (0, 8)}, "two numbers of at least 1"),
     ],
 )

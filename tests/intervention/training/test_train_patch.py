@@ -182,7 +182,10 @@ class TestRefusals:
                 "begins at position 11, but pieces of at most 12 tokens .* beyond position 10",
             ),
             ({"texts": [[5, 6, 7]]}, "1 piece of 12 tokens to train on and 0 to hold out"),
-            ({"texts": [[5, 6, 7]], "held_out": [[5]]}, "1 piece .* and 0 to hold out"),
+            ({"texts": [[5, 6, 7]], "held_out": [[5]]}, "no text of held_out has two tokens"),
+            ({"held_out": [[5, 999]]}, "of held_out: text 0: token ids must be in"),
+            # Nothing would be written there, and no step would be better than the first.
+            ({"held_out": [[5, 6]]}, "at position 1, but pieces of at most 2 tokens to hold out"),
             (
                 {"source": "zero", "options": dataclasses.replace(SMALL, bias=False)},
                 "only the bias, but bias is False",
@@ -236,3 +239,12 @@ class TestRefusals:
     def test_models_that_the_two_streams_do_not_fit(self):
         with pytest.raises(NotImplementedError, match="does not run two copies"):
             train(shared_bridge("gpt_neo"))
+
+
+def test_a_model_that_was_loaded_under_inference_mode_is_refused_and_left_alone():
+    with torch.inference_mode():
+        bridge = tiny_bridge("llama")
+    before = [parameter.requires_grad for parameter in bridge.original_model.parameters()]
+    with pytest.raises(ValueError, match=r"loaded inside torch\.inference_mode"):
+        train(bridge)
+    assert [p.requires_grad for p in bridge.original_model.parameters()] == before

@@ -24,7 +24,8 @@ END = "<|end|>"
 
 # One document in this many is held out.
 _HELD_OUT = 10
-# Held-out windows that share a run of this many tokens with the training text are left out.
+# Held-out windows that share a run of this many tokens with the training text are left out; of
+# shorter windows, those that are in it whole.
 _SHARED = 24
 # The most windows of one document; otherwise a few long files would be most of the text.
 _PER_DOCUMENT = 6
@@ -122,7 +123,8 @@ def _corpus(settings: CorpusSettings, _files: tuple[Version, ...]) -> Corpus:
     trained = sorted(order[n_held_out:])
     tokenizer = trained_tokenizer([documents[i].text for i in trained], settings)
     stream = np.concatenate([[0]] + [_encoded(tokenizer, documents[i]) for i in trained])
-    known = np.sort(_run_hashes(stream))
+    length = min(_SHARED, settings.context)
+    known = np.sort(_run_hashes(stream, length))
     windows: list[np.ndarray] = []
     clusters: list[int] = []
     left_out = 0
@@ -131,7 +133,7 @@ def _corpus(settings: CorpusSettings, _files: tuple[Version, ...]) -> Corpus:
         taken = 0
         for start in range(0, len(tokens) - settings.context + 1, settings.context):
             window = tokens[start : start + settings.context]
-            if _any_in(_run_hashes(window), known):
+            if _any_in(_run_hashes(window, length), known):
                 left_out += 1
             elif taken < _PER_DOCUMENT:
                 windows.append(window)
@@ -221,12 +223,12 @@ def _any_in(some: np.ndarray, known: np.ndarray) -> bool:
     return bool((known[place[inside]] == some[inside]).any())
 
 
-def _run_hashes(tokens: np.ndarray) -> np.ndarray:
-    """A number for each run of `_SHARED` tokens, by a polynomial that wraps around."""
-    if len(tokens) < _SHARED:
+def _run_hashes(tokens: np.ndarray, length: int) -> np.ndarray:
+    """A number for each run of `length` tokens, by a polynomial that wraps around."""
+    if len(tokens) < length:
         return np.zeros(0, dtype=np.uint64)
-    runs = np.lib.stride_tricks.sliding_window_view(tokens.astype(np.uint64), _SHARED)
+    runs = np.lib.stride_tricks.sliding_window_view(tokens.astype(np.uint64), length)
     found = np.zeros(len(runs), dtype=np.uint64)
-    for column in range(_SHARED):
+    for column in range(length):
         found = found * np.uint64(0x9E3779B97F4A7C15) + runs[:, column] + np.uint64(1)
     return found

@@ -53,7 +53,9 @@ class SmallNetworkSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "steps", "batch", "evaluate_every", "warm_up")
+        require_at_least(self, 1, "steps", "batch", "evaluate_every", "warm_up", "width", "heads")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
         require_at_least(self, 8, "context")
         if not self.seeds:
             raise ValueError("there must be a seed: give seeds")

@@ -137,7 +137,10 @@ class TrainingRun(Generic[N]):
         tensors = {f"network.{name}": value.detach() for name, value in parameters.items()}
         if self.step < self._options.steps:
             tensors |= optimizer_tensors(self._optimizer, parameters)
-        rest = {"settings": settings, "step": self.step, "records": self.records}
+        # The header of a safetensors file has a limit, which long curves would pass.
+        curves = bytearray(json.dumps(self.records).encode())
+        tensors["records"] = torch.frombuffer(curves, dtype=torch.uint8)
+        rest = {"settings": settings, "step": self.step}
         save_tensors(file, tensors, kind=_KIND, rest=rest)
 
     @torch.no_grad()
@@ -149,8 +152,9 @@ class TrainingRun(Generic[N]):
         try:
             _copy_weights(self.network, tensors)
             restore_optimizer(self._optimizer, dict(self.network.named_parameters()), tensors)
-            self.step, self.records = rest["step"], rest["records"]
-        except (KeyError, RuntimeError) as error:
+            self.step = rest["step"]
+            self.records = json.loads(tensors["records"].numpy().tobytes())
+        except (KeyError, RuntimeError, ValueError) as error:
             raise ValueError(f"{file} is damaged ({error}): remove it") from error
 
 

@@ -67,6 +67,11 @@ class TrainedPatchSettings:
         require_comparable(self.seeds, self.options)
         require_at_least(self, 1, "per_document", "copies", "batch", "steps")
         require_at_least(self, 2, "copy_length")
+        if self.options.first_position >= self.options.window - 1:
+            raise ValueError(
+                f"the write begins at position {self.options.first_position}, and windows of "
+                f"{self.options.window} tokens have nothing to write there: lower first_position"
+            )
         if self.samples and self.samples < 10:
             raise ValueError(f"samples must be 0 or at least 10, got {self.samples}")
         if (self.samples > 0) != (self.options.change_penalty > 0):
