@@ -376,3 +376,8 @@ def test_a_comparison_of_networks_is_at_equal_steps_or_operations():
     """Anything else would leave out the arm that makes the comparison one of equal operations."""
     with pytest.raises(ValueError, match='equal must be "steps" or "flops", got \'flop\''):
         li.experiments.ScratchSettings(equal="flop")
+
+
+def test_a_description_that_no_file_could_hold_is_refused_before_the_fit():
+    with pytest.raises(TypeError, match="corpus"):
+        li.fit_affine_lens(BRIDGE, [], corpus=Path("texts.txt"), progress=False)

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..lens.affine import AffineLens
+from ..model.argument_types import require_instance
 from ..model.exclusive import exclusive
 from ..model.kinds import ReadableModel
 from ..model.precision import as_double, at_least_float32
@@ -60,8 +61,10 @@ def fit_affine_lens(
     another fit or other texts, or could not record what changes the model besides its weights, if a
     residual is not finite, or if the model's logits are not the final norm and the unembedding of
     its last residual; `NotImplementedError` if the model is recurrent or not a causal decoder;
-    `TypeError` if `texts` is one text; `OSError` if the checkpoint cannot be written.
+    `TypeError` if `texts` is one text or `corpus` is no text; `OSError` if the checkpoint cannot be
+    written.
     """
+    require_instance("corpus", corpus, str)
 
     def add(
         moments: RidgeMoments,

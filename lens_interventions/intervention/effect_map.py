@@ -98,9 +98,11 @@ def effect_map(
         own = range(length - 1) if isinstance(patch.positions, str) else patch.positions
         positions = [position for position in own if position >= patch.first_written]
         if not positions and len(own):
+            places = "all positions" if own == range(length - 1) else f"positions {list(own)}"
             raise ValueError(
-                f"the patch is at positions {list(own)} and spares the first "
-                f"{patch.first_written}, so nothing is left: give a longer text, or another patch"
+                f"the patch is at {places} and spares the first {patch.first_written}, so nothing "
+                f"is left of the {length - 1} with a next token: give a longer text, or another "
+                "patch"
             )
     positions = _chosen_positions(
         range(length - 1) if isinstance(positions, str) and positions == "all" else positions,

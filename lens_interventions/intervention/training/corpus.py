@@ -165,8 +165,10 @@ def split_corpus(
     if held_out is not None:
         try:
             others = cut(held_out)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"of held_out: {error}") from error
+        except TypeError as error:
+            raise TypeError(f"of held_out: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"of held_out: {error}") from error
         if not others:
             raise ValueError("no text of held_out has two tokens: give longer ones")
     else:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..._files import require_writable
 from ..._progress import progress_bar, show_as_done, steps
 from ...model.fast_linears import Forwards, fast_forwards
 from ...model.other_weights import other_weights
@@ -70,8 +69,6 @@ class WriteTraining:
     def to_the_end(self, checkpoint: Path | None, save_every: int, progress: bool) -> None:
         """Make the remaining steps, or stop when patience ends."""
         state = self.state
-        if checkpoint is not None:
-            require_writable(checkpoint)
         if checkpoint is not None and checkpoint.is_file():
             state.load(checkpoint, self._settings)
         made = steps(range(state.step, self._steps))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..._files import require_writable
 from ...model.alterations import alteration
 from ...model.argument_types import python_numbers, require_instance, require_whole_numbers
 from ...model.exclusive import exclusive
@@ -139,6 +140,8 @@ def train_patch(
     if adapt is not None:
         require_adapt(adapt)
     require_whole_numbers(seed=seed)
+    if checkpoint is not None:
+        require_writable(Path(checkpoint))
     if strength is not None:
         rank = None  # a fixed write has no map whose rank could be wrong
     check_write(bridge, plain, rank, source, steps, save_every)
