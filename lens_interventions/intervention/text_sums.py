@@ -125,7 +125,9 @@ def _summed(
             for number in batch.finished:
                 kept.add(keys[number], sums[number])
             done += sum(1 / pieces[owner] for owner in batch.owners)
-            bar.update(round(done, 2) - bar.n)
+            share = round(done, 2)
+            bar.n = int(share) if share.is_integer() else share
+            bar.update(0)
         bar.update(len(keys) - bar.n)  # with those that needed no batch
     for patch in reading.patches if lengths else ():
         warn_if_out_of_reach(patch, torch.tensor(lengths))

@@ -96,13 +96,13 @@ def _cached_decoding_problem(bridge: TransformerBridge, split: int) -> str:
             return f"it has layers of {', '.join(unknown)}"
         if is_kept(bridge, question):
             return ""
-        with slow_check(f"whether decoding with a cache is exact, once for {blocks}"):
+        with slow_check(f"whether decoding with a cache is exact {blocks}, once for this model"):
             problem = _probe(bridge, split)
         if not problem:
             keep_right(bridge, question)
         return problem
 
-    blocks = f"in two parts from block {split} up" if split else "all its blocks together"
+    blocks = f"in two parts from block {split} up" if split else "with all blocks together"
     question = f"problem of decoding with a cache, {blocks}"
     return recall(bridge, question, find)
 
