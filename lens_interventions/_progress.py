@@ -73,8 +73,8 @@ def progress_bar(
 ) -> tqdm:
     """A bar of tqdm, or lines if there is neither a terminal nor a notebook.
 
-    The first line comes after two seconds, then each after twice the time, and at last one a
-    minute. `options` are those of tqdm.
+    A line comes with the first update after two seconds, then each after twice the time, and at
+    last one a minute. `options` are those of tqdm.
     """
     if shown and not bars_are_seen():
         # In the first position, tqdm does not move a cursor between bars; at 0 columns it draws

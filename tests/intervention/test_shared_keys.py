@@ -8,7 +8,9 @@ import pytest
 
 import lens_interventions as li
 from tests.support import architectures
+from tests.support.exact import close
 from tests.support.reference_generation import naive_tokens
+from tests.support.reference_intervention import patched_logits
 from tests.support.tiny import random_tokens, tiny_bridge
 
 SHARED = {
@@ -43,13 +45,26 @@ def test_texts_are_those_of_the_step_by_step_loop(bridge, layer, options):
     assert out.tokens.tolist() == naive_tokens(bridge, PROMPTS, patch, 4)
 
 
+@pytest.mark.filterwarnings("ignore:.*does not run two copies of a text")
+@pytest.mark.filterwarnings("ignore:decoding with a cache is not exact")
+@pytest.mark.parametrize("layer", [1, 4])
+def test_given_texts_are_predicted_as_by_the_step_by_step_loop(bridge, layer):
+    patch = li.NextTokenPatch(layer=layer, strength=0.5, scale="norm")
+    tokens = random_tokens(1, 12)
+    found = li.teacher_forced_logits(bridge, tokens, patch)[0]
+    close(found, patched_logits(bridge, tokens[0], patch), 1e-4)
+
+
 def test_what_would_run_the_upper_blocks_alone_is_refused_and_says_why(bridge):
     tokens = random_tokens(1, 12)
     patch = li.NextTokenPatch(layer=4, strength=0.5, scale="norm")
     with pytest.raises(NotImplementedError, match="does not run two copies of a text"):
         li.slope_map(bridge, list(tokens), progress=False)
-    with pytest.raises(NotImplementedError, match="does not run its blocks from 4 up"):
-        li.effect_map(bridge, tokens, lambda logits: logits[0, -1, 5], patch=patch)
+    for layer in (0, 4):
+        with pytest.raises(NotImplementedError, match=f"does not run its blocks from {layer} up"):
+            li.effect_map(
+                bridge, tokens, lambda logits: logits[0, -1, 5], patch=patch, layers=[layer]
+            )
 
 
 def test_a_norm_that_cannot_be_read_without_its_gain_is_named(bridge):

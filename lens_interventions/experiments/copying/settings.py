@@ -3,11 +3,10 @@
 from dataclasses import dataclass, field
 
 from ...intervention.losses.scopes import SURPRISING
-from ...intervention.modes import MODES
 from ..design.conditions import PatchSettings, spread_layers
 from ..design.forms import FORMS, PLAIN
 from ..design.material import CopyingMaterial
-from ..design.setting_checks import require_at_least, require_different
+from ..design.setting_checks import require_at_least, require_different, require_modes
 from ..engine.presets import Preset, require_preset
 
 
@@ -67,8 +66,7 @@ class CopyingSettings(CopyingMaterial):
             )
         if not self.temperatures or min(self.temperatures) <= 0:
             raise ValueError(f"give one temperature or more, each above 0; got {self.temperatures}")
-        if set(self.modes) - set(MODES):
-            raise ValueError(f"modes must be some of {', '.join(MODES)}; got {self.modes}")
+        require_modes(self.modes)
         if self.layers is not None:
             require_different(self, "layers")
         require_different(self, "strengths", "modes", "forms", "form_strengths", "temperatures")

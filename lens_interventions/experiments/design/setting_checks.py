@@ -5,6 +5,8 @@ from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...intervention.modes import MODES
+from ...intervention.sources import source_names
 from ...intervention.training.options import TrainingOptions
 
 
@@ -21,6 +23,19 @@ def require_different(settings: Any, *names: str) -> None:
         values = getattr(settings, name)
         if len(set(values)) < len(values):
             raise ValueError(f"{name} must be different values, got {values}")
+
+
+def require_modes(modes: Sequence[str]) -> None:
+    """Raise `ValueError` for a name that is no mode of a patch."""
+    if set(modes) - set(MODES):
+        raise ValueError(f"modes must be some of {', '.join(MODES)}; got {modes}")
+
+
+def require_bias(controls: Sequence[str], options: TrainingOptions) -> None:
+    """Raise `ValueError` if nothing is left to train for a control that writes only a bias."""
+    alone = sorted(set(controls) & set(source_names("no news")))
+    if alone and not options.bias:
+        raise ValueError(f"the control {alone[0]!r} writes only a bias: options.bias must be True")
 
 
 def require_room(bridge: TransformerBridge, **longest: int) -> None:

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
-from ...intervention.sources import source_names
 from ...intervention.training.options import TrainingOptions
-from ..design.setting_checks import require_at_least
+from ..design.setting_checks import require_at_least, require_bias
 from ..design.trained_patches.settings import TrainedPatchSettings
 from ..engine.presets import Preset, require_preset
 
@@ -52,11 +51,7 @@ class IncrementSettings(TrainedPatchSettings):
                 "there must be a control and a learning rate above 0; got "
                 f"{self.controls} and {self.learning_rates}"
             )
-        if not self.options.bias and set(self.controls) & {*source_names("no news")}:
-            raise ValueError(
-                f"one of the controls {', '.join(self.controls)} writes only a bias, so "
-                "options.bias must be True"
-            )
+        require_bias(self.controls, self.options)
 
     def options_at(self, rate: float) -> TrainingOptions:
         """The options of a training whose learning rate peaks at `rate`."""

@@ -9,7 +9,12 @@ from ...measures.behaviour import MIN_LENGTH
 from ...model.points import require_blocks
 from ..design.contrasts import Resampling
 from ..design.material import CopyingMaterial
-from ..design.setting_checks import require_at_least, require_comparable, require_different
+from ..design.setting_checks import (
+    require_at_least,
+    require_bias,
+    require_comparable,
+    require_different,
+)
 from ..engine.presets import Preset, require_preset
 
 _DRAWS: tuple[Draws, ...] = ("nothing", "a position", "a token")
@@ -113,8 +118,7 @@ class LearnedSettings:
         if self.sweep_layers:
             require_at_least(self, 1, "sweep_steps")
         require_at_least(self, 0, "sweep_seed")
-        if not self.options.bias:
-            raise ValueError("a control writes only a bias, so options.bias must be True")
+        require_bias(control_sources(), self.options)
         require_at_least(self, MIN_LENGTH, "sampled_tokens")  # a loop is as long
         require_different(self, "sweep_layers", "sweep_ranks", "sweep_controls")
         unknown = sorted(set(self.sweep_controls) - set(control_sources()))

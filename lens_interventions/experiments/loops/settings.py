@@ -3,12 +3,11 @@
 from dataclasses import dataclass, field
 
 from ...intervention.generation.sample_texts import TEXTS_AT_ONCE
-from ...intervention.modes import MODES
 from ...measures.behaviour import MIN_LENGTH
 from ..design.conditions import PatchSettings, spread_layers
 from ..design.contrasts import Resampling
 from ..design.rules import GREEDY, Rule
-from ..design.setting_checks import require_at_least, require_different
+from ..design.setting_checks import require_at_least, require_different, require_modes
 from ..engine.presets import Preset, require_preset
 
 
@@ -84,8 +83,7 @@ class LoopsSettings:
         require_at_least(self, 1, "search_prompts", "batch", "shown")
         require_at_least(self, MIN_LENGTH, "search_tokens", "new_tokens")  # a loop is as long
         require_different(self, "layers", "strengths", "modes")
-        if set(self.modes) - set(MODES):
-            raise ValueError(f"modes must be some of {', '.join(MODES)}; got {self.modes}")
+        require_modes(self.modes)
         # Rows are distinguished by the names of their rules.
         rules = [*map(str, (GREEDY, *self.sampled(), *self.rules()))]
         twice = sorted({name for name in rules if rules.count(name) > 1})

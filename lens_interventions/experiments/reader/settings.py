@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from ...intervention.adapted_reader import Adapt, require_adapt
+from ...intervention.training.checks import check_strength
 from ...intervention.training.options import TrainingOptions
 from ..design.setting_checks import require_at_least
 from ..design.trained_patches.settings import TrainedPatchSettings
@@ -51,12 +52,7 @@ class ReaderSettings(TrainedPatchSettings):
         super().__post_init__()
         require_adapt(self.adapt)
         require_at_least(self, 1, "rank")
-        if self.strength is not None and (self.options.write_penalty or self.options.input_gate):
-            raise ValueError(
-                f"a write of strength {self.strength} is the embedding itself, which no penalty "
-                "makes shorter and no gate scales: leave out write_penalty and input_gate, or the "
-                "strength"
-            )
+        check_strength(self.strength, self.options)
         if ALONE not in self.controls:
             raise ValueError(f"{ALONE} must be among the controls, got {self.controls}")
 

@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...intervention.training.checks import check_adapter_rank
 from ...model.points import require_blocks
 from ..design.trained_patches.losses import measure_untrained
 from ..design.trained_patches.own_texts import writing_stage
@@ -26,10 +27,7 @@ def training_stage(
     Raises `ValueError` for a layer or rank that the model does not have, or too little text.
     """
     require_blocks([settings.layer], int(bridge.cfg.n_layers))
-    if settings.rank > int(bridge.cfg.d_model):
-        raise ValueError(
-            f"rank must be from 1 to the model's width {bridge.cfg.d_model}, got {settings.rank}"
-        )
+    check_adapter_rank(bridge, settings.rank)
     windows = windows_by_part(bridge, settings)
     material = to_measure(bridge, settings, windows)
     common = {

@@ -9,6 +9,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...model.argument_types import require_counts, require_whole_numbers
 from ...model.other_weights import name_of_weights
 from ...model.partial_run import refuse_late_hooks
+from ..adapted_reader import require_adapt
 from ..learned_write import LearnedWrite
 from ..patch import NextTokenPatch
 from ..sources import SOURCES
@@ -50,6 +51,30 @@ def check_reach(
         )
 
 
+def check_strength(strength: float | None, options: TrainingOptions) -> None:
+    """Raise `ValueError` for options that would change nothing of a write of fixed strength."""
+    if strength is not None and options.write_penalty:
+        raise ValueError(
+            f"a write of strength {strength} is fixed: a write_penalty of {options.write_penalty} "
+            "cannot make it shorter; leave out one of them"
+        )
+    if strength is not None and options.input_gate:
+        raise ValueError(
+            f"a write of strength {strength} is the embedding itself, which no gate scales: leave "
+            "out input_gate, or the strength"
+        )
+
+
+def check_adapter_rank(bridge: TransformerBridge, adapter_rank: int) -> None:
+    """Raise `ValueError` or `TypeError` unless the model's weights can be updated at this rank."""
+    require_whole_numbers(adapter_rank=adapter_rank)
+    if not 1 <= adapter_rank <= int(bridge.cfg.d_model):
+        raise ValueError(
+            f"adapter_rank must be from 1 to the model's width {bridge.cfg.d_model}; got "
+            f"{adapter_rank}"
+        )
+
+
 def check_reader(
     bridge: TransformerBridge,
     strength: float | None,
@@ -62,16 +87,9 @@ def check_reader(
         raise ValueError(
             f"a write of strength {strength} leaves nothing to train: give adapt='attention' too"
         )
-    if strength is not None and options.write_penalty:
-        raise ValueError(
-            f"a write of strength {strength} is fixed: a write_penalty of {options.write_penalty} "
-            "cannot make it shorter; leave out one of them"
-        )
-    if strength is not None and options.input_gate:
-        raise ValueError(
-            f"a write of strength {strength} is the embedding itself, which no gate scales: leave "
-            "out input_gate, or the strength"
-        )
+    check_strength(strength, options)
+    if adapt is not None:
+        require_adapt(adapt)
     if adapt is not None and name_of_weights(bridge) is not None:
         raise ValueError("a reader is on the bridge: leave its `with` block to train another")
     if adapter_rank is None:
@@ -81,12 +99,7 @@ def check_reader(
             f"adapter_rank={adapter_rank} is the rank of what adapt= trains: give "
             "adapt='attention' too"
         )
-    require_whole_numbers(adapter_rank=adapter_rank)
-    if not 1 <= adapter_rank <= int(bridge.cfg.d_model):
-        raise ValueError(
-            f"adapter_rank must be from 1 to the model's width {bridge.cfg.d_model}; got "
-            f"{adapter_rank}"
-        )
+    check_adapter_rank(bridge, adapter_rank)
 
 
 def check_base(

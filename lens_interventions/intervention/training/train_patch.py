@@ -21,7 +21,7 @@ from ...model.fingerprint import fingerprint
 from ...model.gradients import frozen, require_gradients
 from ...model.residuals import residuals
 from ...model.tokens import TextOrTokens, TokenBatch
-from ..adapted_reader import Adapt, require_adapt
+from ..adapted_reader import Adapt
 from ..learned_write import LearnedWrite
 from ..patch import NextTokenPatch
 from ..sources import SOURCES
@@ -137,8 +137,6 @@ def train_patch(
     if adapt is not None and adapter_rank is None:
         adapter_rank = ADAPTER_RANK
     check_reader(bridge, strength, adapt, adapter_rank, options)
-    if adapt is not None:
-        require_adapt(adapt)
     require_whole_numbers(seed=seed)
     if checkpoint is not None:
         require_writable(Path(checkpoint))

@@ -201,7 +201,7 @@ class TestAnalysis:
                 "controls": ("shuffled", "zero"),
                 "options": li.TrainingOptions(patience=None, bias=False),
             },
-            "shuffled, zero writes only a bias, so options.bias must be True",
+            "the control 'zero' writes only a bias: options.bias must be True",
         ),
         (
             {"options": li.TrainingOptions(patience=None, window=16, first_position=15)},

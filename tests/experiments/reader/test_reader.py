@@ -193,7 +193,7 @@ class TestAnalysis:
         ({"rank": 0}, "rank must be at least 1"),
         (
             {"strength": 0.2, "options": li.TrainingOptions(patience=None, write_penalty=0.1)},
-            "leave out write_penalty and input_gate",
+            "a write_penalty of 0.1 cannot make it shorter",
         ),
         ({"windows": (0, 8)}, "two numbers of at least 1"),
     ],
@@ -206,3 +206,8 @@ def test_settings_that_make_no_sense(fields, message):
 def test_a_layer_that_the_model_does_not_have():
     with pytest.raises(ValueError, match="the model has blocks 0 to 2, the patch asks for 3"):
         training_stage(small_bridge(), replace(SMALL, layer=3), {})
+
+
+def test_updates_of_a_rank_beyond_the_model_are_refused_before_anything_is_measured():
+    with pytest.raises(ValueError, match="from 1 to the model's width 32; got 999"):
+        training_stage(small_bridge(), replace(SMALL, rank=999), {})
