@@ -100,7 +100,13 @@ def save_tensors(
     `kind` names the kind of object, and `rest` holds JSON values. Raises `OSError` if the file
     cannot be written, even where safetensors raises another error.
     """
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    # safetensors refuses tensors that share memory, such as views of one stack.
+    contiguous: dict[str, Tensor] = {}
+    memories: set[int] = set()
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr()
+        contiguous[name] = (tensor.clone() if memory in memories else tensor).contiguous()
+        memories.add(memory)
     note = json.dumps({"format": _format(kind), **rest})
     with atomic_file(path) as temporary:
         try:

@@ -39,6 +39,14 @@ def test_tensors_and_the_rest_come_back(tmp_path):
         load_tensors(path, kind="other")
 
 
+def test_views_of_one_tensor_are_saved_as_tensors_of_their_own(tmp_path):
+    path, stack = tmp_path / "file.safetensors", torch.arange(6.0).view(2, 3)
+    views = {"all": stack, "first": stack[0], "second": stack[1], "turned": stack.T}
+    save_tensors(path, views, kind="thing", rest={})
+    tensors, _ = load_tensors(path, kind="thing")
+    assert all(torch.equal(tensors[name], view) for name, view in views.items())
+
+
 def test_what_cannot_be_written_is_an_error_of_the_file_system(tmp_path):
     for path in (tmp_path, tmp_path / "no directory" / "file"):
         with pytest.raises(OSError, match="cannot be written"):

@@ -11,7 +11,7 @@ from ..lens.aggregate import LensAggregate, plot_aggregate
 from ..lens.lens_over import lens_over
 from ..lens.protocol import Lens, bound_lens, provenance
 from ..measures.interval_table import interval_rows
-from ..measures.intervals import Interval, mean_interval
+from ..measures.intervals import Interval, mean_intervals
 from ..model.exclusive import exclusive
 from ..model.kinds import ReadableModel
 from ..model.tokens import TextOrTokens, require_texts
@@ -81,18 +81,16 @@ class LensQuality:
 
         Statistics and lenses are those of `to_dataframe`, differences included.
         """
-        return {
-            statistic: {
-                lens: mean_interval(
-                    totals.mean(0),
-                    self._counts(statistic),
-                    rng=np.random.default_rng(seed),
-                    level=level,
-                )
-                for lens, totals in self._totals(statistic, against).items()
-            }
-            for statistic in SHOWN
-        }
+        found = {}
+        for statistic in SHOWN:
+            of = self._totals(statistic, against)
+            totals = np.stack([each.mean(0) for each in of.values()])
+            counts = np.broadcast_to(self._counts(statistic), totals.shape)
+            rng = np.random.default_rng(seed)
+            found[statistic] = dict(
+                zip(of, mean_intervals(totals, counts, rng=rng, level=level), strict=True)
+            )
+        return found
 
     def plot(self, **options: Any) -> "plotly.graph_objects.Figure":
         """Curves of all readings over the points, with their bands.

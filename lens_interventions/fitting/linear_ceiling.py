@@ -8,7 +8,7 @@ steeper the first is on texts that neither has seen.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +76,8 @@ def linear_ceiling(
     layers = tuple(sorted(chosen_layers(layers, int(bridge.cfg.n_layers))))
     length = piece_length(bridge, max_length)
     require_texts(bridge, held_out)
+    if isinstance(held_out, Sized) and not len(held_out):
+        raise ValueError("there are no held-out texts: give some that are not fitted to")
     refuse_late_hooks(bridge, 0)
     table = embedding(bridge)
     unit = float(table.weight.norm(dim=-1).median()) * table.scale

@@ -27,18 +27,20 @@ def python_reference() -> tuple[Document, ...]:
     )
 
 
-def read_texts(path: str | Path, *, field: str = "text", whole: bool = False) -> list[str]:
+def read_texts(path: str | Path, *, field: str | None = None, whole: bool = False) -> list[str]:
     """The documents in a UTF-8 file.
 
     **Arguments:**
 
     - `path`: a `.jsonl` (or `.ndjson`, or `.jsonlines`) file with one JSON object per line, or any
         other file, read as plain text in which blank lines separate documents.
-    - `field`: the entry of each JSON object that holds the text.
-    - `whole`: take a plain text file as one document, blank lines and all.
+    - `field`: the entry of each JSON object that holds the text; by default `"text"`.
+    - `whole`: take a plain text file as one document, blank lines and all. The lines of a `.jsonl`
+        file are documents in any case.
 
-    Raises `ValueError` if a file is not UTF-8 or has no text, or if a line, which the error names,
-    is not a JSON object with a string in `field`; `FileNotFoundError` if there is no file.
+    Raises `ValueError` if a file is not UTF-8 or has no text, if a line, which the error names, is
+    not a JSON object with a string in `field`, or if a `field` is named of a plain text file;
+    `FileNotFoundError` if there is no file.
     """
     path = Path(path)
     try:
@@ -48,7 +50,13 @@ def read_texts(path: str | Path, *, field: str = "text", whole: bool = False) ->
     if path.suffix.lower() in _JSON_LINES:
         # Not splitlines(): JSON may contain other line separators unescaped.
         lines = enumerate(content.split("\n"), start=1)
-        texts = [_entry(path, number, line, field) for number, line in lines if line.strip()]
+        name = "text" if field is None else field
+        texts = [_entry(path, number, line, name) for number, line in lines if line.strip()]
+    elif field is not None:
+        raise ValueError(
+            f"{path} is read as plain text, which has no field {field!r}: a file of JSON objects, "
+            f"one on each line, must end in {', '.join(_JSON_LINES)}"
+        )
     elif whole:
         texts = [content]
     else:

@@ -1,11 +1,11 @@
 """Attention masks in the form that the models of transformers take."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
+
+from .kinds import text_config
 
 _KNOWN = {"full_attention", "sliding_attention"}
 
@@ -31,8 +31,7 @@ def additive_masks(
         the sequence, so they are right whatever rows a cache has.
     - `dtype`: the dtype of the residual stream.
     """
-    config = _config(bridge)
-    window = getattr(config, "sliding_window", None)
+    window = getattr(text_config(bridge), "sliding_window", None)
     within = visible if window is None else visible & (distance < window)
 
     def additive(seen: Bool[Tensor, "batch row key"]) -> Float[Tensor, "batch 1 row key"]:
@@ -46,10 +45,5 @@ def additive_masks(
     return masks if len(kinds) > 1 else masks.popitem()[1]
 
 
-def _config(bridge: TransformerBridge) -> Any:
-    model: Any = bridge.original_model
-    return model.config.get_text_config(decoder=True)
-
-
 def _layer_kinds(bridge: TransformerBridge) -> set[str]:
-    return set(getattr(_config(bridge), "layer_types", None) or ())
+    return set(getattr(text_config(bridge), "layer_types", None) or ())

@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from .capabilities import embedding_factor
-from .kinds import ReadableModel
+from .kinds import ReadableModel, text_config
 from .product import weighted_rows
 
 
@@ -57,6 +56,4 @@ def embedding(bridge: ReadableModel) -> Embedding:
 def embeddings_are_tied(bridge: TransformerBridge) -> bool:
     """Whether the model was made with one matrix for the embedding and the unembedding."""
     # TransformerLens may have folded a norm into one of them since, so weights are not compared.
-    config: Any = bridge.original_model.config
-    text_config = config.get_text_config(decoder=True)
-    return bool(getattr(text_config, "tie_word_embeddings", False))
+    return bool(getattr(text_config(bridge), "tie_word_embeddings", False))

@@ -18,7 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
 
 from .exclusive import exclusive
-from .kinds import ReadableModel, inner_model
+from .kinds import ReadableModel, inner_model, text_config
 from .tokens import TokenBatch
 
 HookFunction = Callable[..., Tensor | None]
@@ -94,10 +94,8 @@ def last_logits_only(bridge: TransformerBridge) -> dict[str, int | Tensor]:
     parameters = inspect.signature(type(bridge.original_model).forward).parameters
     if "logits_to_keep" not in parameters or hooked_modules(bridge, "unembed"):
         return {}
-    model: Any = bridge.original_model
-    config = model.config.get_text_config(decoder=True)
     # With a number, Gemma 4 also runs the blocks that share keys and values at few positions.
-    shares = bool(getattr(config, "num_kv_shared_layers", None))
+    shares = bool(getattr(text_config(bridge), "num_kv_shared_layers", None))
     return {"logits_to_keep": torch.tensor([-1]) if shares else 1}
 
 

@@ -4,7 +4,7 @@ A check that runs a model takes seconds each time a program starts. Its answer d
 weights, versions and code, so it is kept in the user's cache directory under a hash of all three.
 Only a success is kept: a failure may be due to chance, so the check is made again. Nothing is kept
 under the user's own hooks and forwards of single modules, since their code does not say what they
-have at hand.
+have at hand, nor for networks without a config of transformers.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from .._files import write_text
 from .capabilities import weights_processed
 from .fingerprint import fingerprint
 from .hooks import lasting_hooks
-from .kinds import weight_dtype
+from .kinds import text_config, weight_dtype
 from .product import product_dtype
 from .replaced_forwards import forwards_of_user
 from .user_cache import cache_directory
@@ -51,7 +51,8 @@ def keep_right(bridge: TransformerBridge, question: str) -> None:
 
 def _is_for_files(bridge: TransformerBridge) -> bool:
     size = sum(parameter.numel() for parameter in bridge.original_model.parameters())
-    return size >= _LARGE and not (lasting_hooks(bridge) or forwards_of_user(bridge))
+    as_loaded = not (lasting_hooks(bridge) or forwards_of_user(bridge))
+    return size >= _LARGE and as_loaded and text_config(bridge) is not None
 
 
 def _file(bridge: TransformerBridge, question: str) -> Path:

@@ -47,6 +47,15 @@ def inner_model(model: ReadableModel) -> nn.Module:
     return model.original_model if isinstance(model, TransformerBridge) else model
 
 
+def text_config(bridge: TransformerBridge) -> Any | None:
+    """The config of transformers for the decoder; None if the bridge has a network without one.
+
+    `TransformerBridge.boot_native` makes such networks, from TransformerLens's own config.
+    """
+    config: Any = getattr(bridge.original_model, "config", None)
+    return None if config is None else config.get_text_config(decoder=True)
+
+
 def architecture(model: ReadableModel) -> str:
     """The name of the model in errors."""
     return getattr(model.cfg, "architecture", None) or type(model).__name__

@@ -149,6 +149,7 @@ class TestThePlantedModel:
         ({"texts": [random_tokens(5)] * 3}, "3 texts do not leave one in 4"),
         ({"texts": [random_tokens(2)] * 8}, "no position of 8 texts, .*: give longer texts"),
         ({"held_out": [[4]]}, "no text with a token to predict"),
+        ({"held_out": []}, "there are no held-out texts"),
     ],
 )
 def test_mistakes(llama, arguments, message):

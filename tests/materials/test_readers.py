@@ -37,6 +37,13 @@ def test_read_texts_reads_a_field_of_jsonl(tmp_path):
     assert materials.read_texts(path, field="body") == ["one\n\ntwo\u2028three", "four"]
 
 
+def test_a_field_of_what_is_no_jsonl_is_refused(tmp_path):
+    path = tmp_path / "texts.json"
+    path.write_text('{"body": "one"}')
+    with pytest.raises(ValueError, match=r"texts.json is read as plain text, .* 'body'.* \.jsonl"):
+        materials.read_texts(path, field="body")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [

@@ -15,7 +15,7 @@ from ...model.capabilities import (
 )
 from ...model.hooks import hooked_modules, without_hooks
 from ...model.kept_answers import is_kept, keep_right
-from ...model.kinds import recurrent_parts
+from ...model.kinds import recurrent_parts, text_config
 from ...model.product import product_dtype
 from ...model.readout import readout, require_causal_stack, require_readable
 from ...model.user_warnings import warn_user
@@ -90,6 +90,8 @@ def _cached_decoding_problem(bridge: TransformerBridge, split: int) -> str:
     """
 
     def find() -> str:
+        if text_config(bridge) is None:
+            return "a network of TransformerLens's own keeps no keys and values"
         # The probe's few tokens do not show what these layers see of a long text.
         unknown = unknown_kinds(bridge)
         if unknown:
