@@ -6,11 +6,18 @@ import re
 import pytest
 
 from lens_interventions.experiments import load_result
-from lens_interventions.measures.verdicts import JOINT
+from lens_interventions.experiments.design.conditions import NO_PATCH, Arm
+from lens_interventions.experiments.design.contrasts import Resampling
+from lens_interventions.experiments.design.contrasts import contrasts as contrasts_of
+from lens_interventions.experiments.design.sequences import REPORT
+from lens_interventions.experiments.design.totals import Measure, totals_of
+from lens_interventions.measures.intervals import Interval, holm
+from lens_interventions.measures.verdicts import JOINT, joint_verdict
 from tests.support.pages import ROOT
 from tests.support.todays_rule import half_width_by_todays_rule
 from tests.support.told import INTERVAL, in_short
 
+ENDS = ["estimate", "low", "high"]
 MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
 
 
@@ -27,9 +34,13 @@ MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
     ],
 )
 def test_the_verdicts_on_the_patch_are_the_committed_results(page, run, head):
-    """Each question against no patch, against all references, the bound if any, the verdict."""
+    """Each question against no patch, against all references, the bound if any, the verdict.
+
+    Copying has also the difference from all references but the temperature.
+    """
     result = load_result(ROOT / "results" / run)
     contrasts, bounds = result.tables["contrasts"], result.tables.get("bounds")
+    writes = result.tables.get("writes")
     true = contrasts[contrasts["source"] == "true"]
     expected = []
     for finding, (question, rows) in zip(
@@ -38,7 +49,9 @@ def test_the_verdicts_on_the_patch_are_the_committed_results(page, run, head):
         if "measure" in rows:
             rows = rows[rows["measure"] == rows["measure"].iloc[0]]
         of_measure = rows.set_index("minus")
-        intervals = of_measure.loc[["none", JOINT], ["estimate", "low", "high"]].to_numpy()
+        intervals = [of_measure.loc[minus, ENDS] for minus in ("none", JOINT)]
+        if writes is not None:
+            intervals.append(writes.set_index("question").loc[question, ENDS])
         expected.append(
             (
                 *[tuple(f"{value:+.3f}" for value in interval) for interval in intervals],
@@ -54,9 +67,64 @@ def test_the_verdicts_on_the_patch_are_the_committed_results(page, run, head):
     (table,) = re.findall(pattern, (ROOT / f"docs/findings/{page}.md").read_text(), re.MULTILINE)
     found = []
     for row in table.replace("−", "-").splitlines():
-        *bound, verdict = (cell.strip() for cell in row.strip("|").split("|")[3:])
-        found.append((*INTERVAL.findall(row), *bound, verdict))
+        intervals = INTERVAL.findall(row)
+        *bound, verdict = (cell.strip() for cell in row.split("|")[2 + len(intervals) : -1])
+        found.append((*intervals, *bound, verdict))
     assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("run", "changed"),
+    [
+        ("smollm2-135m-instruct/copying", {}),
+        ("copying-late", {"repeats": "helps a little"}),
+        ("gemma-3-270m/copying", {"copyable": "undecided"}),
+    ],
+)
+def test_without_the_temperature_the_verdicts_are_those_that_the_pages_tell(run, changed):
+    result = load_result(ROOT / "results" / run)
+    contrasts, writes = result.tables["contrasts"], result.tables["writes"]
+    unpatched = contrasts[(contrasts["source"] == "true") & (contrasts["minus"] == "none")]
+    unpatched = unpatched.drop_duplicates("question").set_index("question").loc[writes["question"]]
+    found = {}
+    for joint, alone, p_alone, finding in zip(
+        writes.itertuples(),
+        unpatched.itertuples(),
+        holm(unpatched["p_value"].to_numpy()),
+        result.verdicts,
+        strict=True,
+    ):
+        verdict = joint_verdict(
+            *(Interval(r.estimate, r.low, r.high, r.level, r.method, r.n) for r in (joint, alone)),
+            smallest_effect=finding.verdict.smallest_effect,
+            lower_is_better=joint.lower_is_better,
+            p_joint=joint.p_holm,
+            p_unpatched=float(p_alone),
+        )
+        if verdict.outcome != finding.verdict.outcome:
+            found[joint.question] = verdict.outcome
+    assert found == changed
+
+
+@pytest.mark.parametrize(
+    ("page", "table", "temperature", "tag"),
+    [
+        ("pretrained", "text", 0.72, "other"),
+        ("pretrained", "repeats", 0.945, "repeat-none"),
+        ("second-model", "text", 0.63, "other"),
+    ],
+)
+def test_what_a_temperature_costs_the_other_tokens_is_the_committed_result(
+    page, table, temperature, tag
+):
+    model = MODELS[page == "second-model"]
+    rows = load_result(ROOT / "results" / model / "copying").tables["rows"]
+    totals = totals_of(rows[rows["table"] == table], Measure("loss", frozenset({tag})), REPORT)
+    (cost,) = contrasts_of(totals, [(Arm.tempered(temperature), NO_PATCH)], Resampling())
+    i = cost.interval
+    section = (ROOT / f"docs/findings/{page}.md").read_text()
+    told = f"{i.estimate:.3f} [{i.low:.3f}, {i.high:.3f}]"
+    assert told in section
 
 
 def test_the_correlations_are_the_committed_results():
@@ -208,7 +276,6 @@ def test_the_findings_on_trainings_are_the_committed_results(run, page, heading,
     assert [row.split("|")[-2].strip() for row in told] == verdicts
 
 
-ENDS = ["estimate", "low", "high"]
 SIGNED, PLAIN = "{:.3f} [{:+.3f}, {:+.3f}]", "{:.3f} [{:.3f}, {:.3f}]"
 
 

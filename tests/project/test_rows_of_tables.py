@@ -82,6 +82,15 @@ def test_the_rows_of_copying(run: str) -> None:
         assert cell == tuple(where(told, source="true")[ARM[1:]].iloc[0])
 
 
+@pytest.mark.parametrize("run", runs_with("copying"))
+def test_the_best_write_of_copying_is_the_best_without_the_temperature(run: str) -> None:
+    writes, contrasts = read(run, "writes"), where(read(run, "contrasts"), source="true")
+    assert [*writes["question"]] == [*COPYING]
+    for (question, measure), joint in writes.groupby(["question", "measure"]):
+        part = where(contrasts, question=question, measure=measure)
+        assert_joint(joint, part[~part["minus"].isin([JOINT, "temperature"])])
+
+
 @pytest.mark.parametrize(
     ("table", "half"), [("forms", "report"), ("grid", "selection")], ids=["forms", "grid"]
 )

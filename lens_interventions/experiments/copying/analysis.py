@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -12,17 +12,13 @@ from ...drawing.labels import capital
 from ...measures.behaviour import bin_by
 from ..design.comparisons import (
     Comparison,
-    against,
-    compare,
     question_rows,
     said_of,
     verdicts_on,
-    visible_beforehand,
     with_holm_over_categories,
     with_holm_over_questions,
-    with_visible_by_width,
 )
-from ..design.conditions import NO_PATCH, Arm, control_arms, source_arms
+from ..design.conditions import NO_PATCH, control_arms, source_arms
 from ..design.contrasts import contrasts
 from ..design.grid_cells import effect_over_grid
 from ..design.material import text_tag
@@ -31,6 +27,7 @@ from ..design.totals import Measure, tagged, totals_of
 from ..engine.results import Analysis, Finding, Tables
 from .bounds import bounds
 from .choice import Choice, choices
+from .compared import compared, question_columns, writes_table
 from .figures import draw
 from .forms_table import forms_table
 from .kept_rows import kept_rows, slopes_table
@@ -43,14 +40,15 @@ from .settings import CopyingSettings
 def analyse(settings: CopyingSettings, rows: Tables) -> Analysis:
     """Tables, one verdict per question, and figures."""
     chosen = choices(settings, rows)
-    compared = {
-        question.name: _compare(settings, rows, question, question.measure, chosen)
+    comparisons = {
+        question.name: compared(settings, rows, question, question.measure, chosen[question.name])
         for question in QUESTIONS
     }
     limits = bounds(settings, rows)
     words = chosen["rare words"]
     tables = {
-        "contrasts": _contrasts(settings, rows, chosen, compared),
+        "contrasts": _contrasts(settings, rows, chosen, comparisons),
+        "writes": writes_table(settings, rows, chosen),
         "bounds": limits,
         "forms": forms_table(settings, rows, chosen),
         "repeats": repeats_table(settings, rows),
@@ -63,13 +61,14 @@ def analyse(settings: CopyingSettings, rows: Tables) -> Analysis:
         "rows": kept_rows(rows),
     }
     judged = verdicts_on(
-        list(compared.values()), [(_margin(settings, question), "nats") for question in QUESTIONS]
+        list(comparisons.values()),
+        [(_margin(settings, question), "nats") for question in QUESTIONS],
     )
     findings = tuple(
         Finding(
             question.text,
             verdict,
-            _method(rows, question, chosen[question.name], compared[question.name], limits),
+            _method(rows, question, chosen[question.name], comparisons[question.name], limits),
             "sources",
         )
         for question, verdict in zip(QUESTIONS, judged, strict=True)
@@ -77,45 +76,11 @@ def analyse(settings: CopyingSettings, rows: Tables) -> Analysis:
     return Analysis(tables, findings, draw)
 
 
-def _compare(
-    settings: CopyingSettings,
-    rows: Tables,
-    question: CopyingQuestion,
-    measure: Measure,
-    chosen: Mapping[str, Choice],
-) -> Comparison:
-    """The true source against no patch and every control at the chosen cell, on the report half.
-
-    The unpatched model at its best temperature is one of the controls.
-    """
-    choice = chosen[question.name]
-    true = Arm.at(choice.cell)
-    references = [NO_PATCH, choice.tempered, *control_arms(choice.cell)]
-    totals = totals_of(rows[question.table], measure, REPORT)
-    visible = None
-    if measure == question.measure:
-        visible = visible_beforehand(
-            totals_of(rows[question.table], measure, SELECTION),
-            true,
-            references,
-            int((totals.counts > 0).sum()),
-            settings.resampling.level,
-        )
-    compared = compare(
-        against(totals, true),
-        references,
-        settings.resampling,
-        lower_is_better=measure.lower_is_better,
-        smallest_visible=visible,
-    )
-    return with_visible_by_width(compared) if totals.are_crossed else compared
-
-
 def _contrasts(
     settings: CopyingSettings,
     rows: Tables,
     chosen: Mapping[str, Choice],
-    compared: Mapping[str, Comparison],
+    comparisons: Mapping[str, Comparison],
 ) -> pd.DataFrame:
     """The report half: the true source minus all its references, each of them, and controls alone.
 
@@ -128,9 +93,9 @@ def _contrasts(
         for measure in _measures_of(question):
             totals = totals_of(rows[question.table], measure, REPORT)
             comparison = (
-                compared[question.name]
+                comparisons[question.name]
                 if measure == question.measure
-                else _compare(settings, rows, question, measure, chosen)
+                else compared(settings, rows, question, measure, choice)
             )
             arms = [choice.tempered, *control_arms(choice.cell)]
             alone = contrasts(totals, [(arm, NO_PATCH) for arm in arms], settings.resampling)
@@ -138,12 +103,7 @@ def _contrasts(
                 against_none.columns() | {"source": arm.source, "minus": "none"}
                 for arm, against_none in zip(arms, alone, strict=True)
             ]
-            common = {
-                "question": question.name,
-                "measure": measure.name,
-                "lower_is_better": measure.lower_is_better,
-                **_cell_columns(choice),
-            }
+            common = question_columns(question, measure, choice)
             found += [{**common, **row} for row in question_rows(comparison, controls)]
     return with_holm_over_questions(pd.DataFrame(found))
 
@@ -157,7 +117,7 @@ def _categories(
     """
     found = []
     for name, question, tags in _divisions(settings):
-        compared: list[dict[str, Any]] = []
+        parts: list[dict[str, Any]] = []
         for label, wanted in tags.items():
             measure = replace(question.measure, tags=frozenset(wanted))
             if tagged(rows[question.table], wanted).query("half == @REPORT").empty:
@@ -173,9 +133,9 @@ def _categories(
                 "count": int(totals.counts.sum()),
                 "unpatched": totals.mean(NO_PATCH),
             }
-            comparison = _compare(settings, rows, question, measure, chosen)
-            compared += [{**common, **row} for row in comparison.rows()]
-        found += with_holm_over_categories(compared)
+            comparison = compared(settings, rows, question, measure, chosen[question.name])
+            parts += [{**common, **row} for row in comparison.rows()]
+        found += with_holm_over_categories(parts)
     return pd.DataFrame(found)
 
 
@@ -242,7 +202,7 @@ def _method(
     rows: Tables,
     question: CopyingQuestion,
     choice: Choice,
-    compared: Comparison,
+    comparison: Comparison,
     limits: pd.DataFrame,
 ) -> str:
     totals = question.totals(rows, REPORT)
@@ -252,7 +212,7 @@ def _method(
         f"{capital(question.material)}; "
         f"{int(totals.counts.sum())} predictions in {int((totals.counts > 0).sum())} "
         f"clusters of the part that reports, which are resampled. Cell chosen{selected} on the "
-        f"part that selects: {choice.cell}. {said_of(compared, 'nats')}"
+        f"part that selects: {choice.cell}. {said_of(comparison, 'nats')}"
     )
     if math.isfinite(limit["bound"]):
         said += (
@@ -275,7 +235,3 @@ def _measures_of(question: CopyingQuestion) -> list[Measure]:
     tags = question.measure.tags
     others = more.get(question.table, [])
     return [question.measure, *(replace(measure, tags=tags) for measure in others)]
-
-
-def _cell_columns(choice: Choice) -> dict[str, Any]:
-    return asdict(choice.cell)

@@ -55,6 +55,23 @@ def test_the_planted_defect_is_found(planted: Result) -> None:
     assert induction["p_holm"] < 0.05
 
 
+def test_the_best_write_is_the_best_of_the_references_without_the_temperature(
+    planted: Result,
+) -> None:
+    table, contrasts = planted.tables["writes"], planted.to_dataframe()
+    for row in table.itertuples():
+        single = contrasts[
+            (contrasts[["question", "measure"]] == (row.question, row.measure)).all(axis=1)
+            & (contrasts["source"] == "true")
+            & ~contrasts["minus"].isin([JOINT, "temperature"])
+        ]
+        nearest = "max" if row.lower_is_better else "min"
+        assert row.estimate == single["estimate"].agg(nearest)
+        assert row.p_value == single["p_value"].max()
+    assert table["p_holm"].to_list() == holm(table["p_value"].to_numpy()).tolist()
+    assert len(single) == len(CONTROLS)  # no patch, and all controls but the temperature
+
+
 def test_the_effect_over_depth_is_where_it_was_planted(planted: Result) -> None:
     grid = planted.tables["grid"]
     induction = grid[(grid["question"] == "induction") & (grid["measure"] == "loss")]
