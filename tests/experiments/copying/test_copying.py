@@ -61,7 +61,8 @@ def test_the_best_write_is_the_best_of_the_references_without_the_temperature(
     table, contrasts = planted.tables["writes"], planted.to_dataframe()
     for row in table.itertuples():
         single = contrasts[
-            (contrasts[["question", "measure"]] == (row.question, row.measure)).all(axis=1)
+            (contrasts["question"] == row.question)
+            & (contrasts["measure"] == row.measure)
             & (contrasts["source"] == "true")
             & ~contrasts["minus"].isin([JOINT, "temperature"])
         ]
