@@ -19,6 +19,8 @@ BRIDGE = shared_bridge("llama")
 TOKENS = [[5, 17, 4, 44]]
 SPARSE = li.NextTokenPatch(layer=1, strength=0.5, mode=lambda *_: None)
 PATCH = li.NextTokenPatch(layer=1, strength=0.5)
+LENS = li.AffineLens(torch.zeros(2, 32, 32), torch.zeros(2, 32), "any weights", {})
+UNREAD = iter(())  # reading it would say that there is no text
 EMPTY = li.NextTokenPatch(layer=1, strength=0.5, source=lambda _: None)
 
 
@@ -322,6 +324,58 @@ def teacher_forced(patch=None, **options):
             r"fwd_hooks must be a list of pairs .*, got None",
         ),
         (lambda: li.SearchOptions(restarts=2.5), TypeError, "restarts must be a whole number"),
+        (
+            lambda: li.SearchOptions(temperature="a"),
+            TypeError,
+            "temperature must be a number, got 'a'",
+        ),
+        *(
+            (
+                lambda name=name: li.SearchOptions(**{name: math.inf}),
+                ValueError,
+                f"{name} must be a finite number, got inf",
+            )
+            for name in ("learning_rate", "entropy", "temperature", "noise", "start_score")
+        ),
+        *(
+            (call, TypeError, "seed must be a whole number, got 1.5")
+            for call in (
+                lambda: li.search_sequence(BRIDGE, TOKENS, 2, seed=1.5),
+                lambda: li.unlikely_components(BRIDGE, TOKENS, seed=1.5),
+                lambda: li.embedding_basis(BRIDGE, seed=1.5),
+                lambda: li.refine_affine_lens(BRIDGE, LENS, UNREAD, seed=1.5),
+            )
+        ),
+        (
+            lambda: li.refine_affine_lens(BRIDGE, LENS, UNREAD, learning_rate=math.inf),
+            ValueError,
+            "learning_rate must be a finite number above 0, got inf",
+        ),
+        (
+            lambda: li.refine_affine_lens(BRIDGE, LENS, UNREAD, window=2.5),
+            TypeError,
+            "window must be a whole number, got 2.5",
+        ),
+        (
+            lambda: li.lens_quality(BRIDGE, LENS, UNREAD, skip_first=1.5),
+            TypeError,
+            "skip_first must be a whole number, got 1.5",
+        ),
+        (
+            lambda: li.linear_ceiling(BRIDGE, UNREAD, TOKENS, first_position=-1),
+            ValueError,
+            "first_position must be at least 0, got -1",
+        ),
+        (
+            lambda: li.train_patch(BRIDGE, UNREAD, layer=1, store=3),
+            TypeError,
+            "store must be of the class ResidualStore, got int 3",
+        ),
+        (
+            lambda: li.train_patch(BRIDGE, UNREAD, layer=1, base=PATCH),
+            TypeError,
+            "base must be of the class LearnedWrite, got NextTokenPatch",
+        ),
         (lambda: generate(callback=3), TypeError, "callback must be a function of a Generation"),
         (lambda: teacher_forced(3), TypeError, "patch must be a NextTokenPatch"),
         (lambda: teacher_forced(where=[[True] * 3]), TypeError, r"where must be .* got list"),

@@ -20,7 +20,7 @@ from .._progress import progress_bar
 from ..lens.affine import AffineLens
 from ..lens.distributions import expectation
 from ..lens.reduction import default_chunk_size
-from ..model.argument_types import require_counts, require_instance
+from ..model.argument_types import require_counts, require_instance, require_whole_numbers
 from ..model.exclusive import exclusive
 from ..model.gradients import require_gradients
 from ..model.points import select_points
@@ -78,15 +78,19 @@ def refine_affine_lens(
     **Returns:** a new lens, never worse than `lens` on the held-out tokens at any layer; its
     settings hold the best held-out KL so far, averaged over layers, at every measurement.
 
-    Raises `ValueError` if the texts are too short to hold out and train, if a number of
-    steps, tokens or measurements is below 1, if the lens belongs to other weights, if products are
-    in half precision, if a hook is on the final norm or the unembedding, or inside
-    `torch.inference_mode`.
+    Raises `ValueError` if the texts are too short to hold out and train, if a number of steps,
+    tokens or measurements is below 1, if the lens belongs to other weights, if products are in half
+    precision, if a hook is on the final norm or the unembedding, or inside `torch.inference_mode`;
+    `TypeError` if one of these numbers or the seed is not a whole number, or `lens` is none.
     """
     require_gradients("refine_affine_lens")
     numbers = {"steps": steps, "batch": batch, "held_out": held_out, "patience": patience}
     require_instance("lens", lens, AffineLens)
     require_counts(**numbers, evaluate_every=evaluate_every)
+    require_counts(least=2, window=window)
+    require_whole_numbers(seed=seed)
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate must be a finite number above 0, got {learning_rate}")
     lens.require_fits(bridge)
     refuse_readout_hooks(bridge)
     head = readout(bridge).for_rows(steps * batch)

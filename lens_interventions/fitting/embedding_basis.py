@@ -91,7 +91,7 @@ def embedding_basis(
     size = n_components
     if size is None:
         size = min(_COMPONENTS, d_model) if kind == "nmf" else d_model
-    require_whole_numbers(n_components=size)
+    require_whole_numbers(n_components=size, seed=seed)
     if not 1 <= size <= d_model:
         raise ValueError(
             f"n_components must be between 1 and d_model = {d_model}, got {n_components}"

@@ -12,6 +12,7 @@ from ..lens.lens_over import lens_over
 from ..lens.protocol import Lens, bound_lens, provenance
 from ..measures.interval_table import interval_rows
 from ..measures.intervals import Interval, mean_intervals
+from ..model.argument_types import require_counts
 from ..model.exclusive import exclusive
 from ..model.kinds import ReadableModel
 from ..model.tokens import TextOrTokens, require_texts
@@ -150,6 +151,8 @@ def lens_quality(
     is one text, or a lens cannot be called.
     """
     require_texts(bridge, texts)
+    require_counts(least=0, skip_first=skip_first)
+    require_counts(max_tokens=max_tokens)
     lenses = lens if isinstance(lens, Mapping) else {"fitted": lens}
     if not lenses or RAW in lenses:
         raise ValueError(f"name one or more lenses, and none of them {RAW!r}; got {list(lenses)}")
@@ -157,8 +160,6 @@ def lens_quality(
         raise TypeError(f"the lens {unfitted[0]!r} is None: the raw lens is read in any case")
     for one in lenses.values():
         bound_lens(bridge, one)
-    if skip_first < 0:
-        raise ValueError(f"skip_first must be at least 0, got {skip_first}")
     held = list(texts)
     options: dict[str, Any] = {
         "max_tokens": max_tokens,

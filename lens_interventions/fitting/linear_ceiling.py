@@ -23,6 +23,7 @@ from ..intervention.pieces import TextTokens, piece_batches, piece_length, text_
 from ..intervention.slopes.clean_run import clean_run
 from ..intervention.slopes.residual_gradients import residual_gradients
 from ..intervention.text_sums import Reading, text_sums
+from ..model.argument_types import require_counts
 from ..model.embedding import Embedding, embedding
 from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
@@ -75,6 +76,7 @@ def linear_ceiling(
     require_gradients("linear_ceiling")
     layers = tuple(sorted(chosen_layers(layers, int(bridge.cfg.n_layers))))
     length = piece_length(bridge, max_length)
+    require_counts(least=0, first_position=first_position)
     require_texts(bridge, held_out)
     if isinstance(held_out, Sized) and not len(held_out):
         raise ValueError("there are no held-out texts: give some that are not fitted to")

@@ -59,7 +59,9 @@ class AffineLens:
     def __call__(
         self, residual: Float[Tensor, "*row d_model"], layer: int
     ) -> Float[Tensor, "*row d_model"]:
-        """`T_l(r[l])`."""
+        """`T_l(r[l])`; raises `ValueError` for a layer that the lens does not have."""
+        if not 0 <= layer < len(self.weight):
+            raise ValueError(f"the lens has layers 0 to {len(self.weight) - 1}, got {layer}")
         weight = self.weight[layer].to(residual.device, residual.dtype)
         return residual + residual @ weight + self.bias[layer].to(residual.device, residual.dtype)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from .._progress import progress_bar
 from ..model.argument_types import require_counts
@@ -36,7 +37,8 @@ def lens_over(
 
     **Arguments:**
 
-    - `texts`: any iterable, read once, such as a generator over a corpus. Each item is one text.
+    - `texts`: any iterable, read once, such as a generator over a corpus. Each item is a text, or
+        several, such as a tensor of ids in which every row is one.
     - `max_tokens`: read no more than this many tokens of each text, or than the model's context if
         that is shorter. Without it a text must fit the context.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`. A first token is often an outlier:
@@ -68,24 +70,27 @@ def lens_over(
         max_tokens = min(max_tokens, int(bridge.cfg.n_ctx))
     points: tuple[str, ...] = ()
     read: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    number = -1
-    for number, text in enumerate(progress_bar(texts, shown=progress, unit="text", desc="lens")):
-        with about_text(number), suppress(PositionError):
-            bos = prepend_bos if is_text(text) else None
-            given = {"text_or_tokens": text, "prepend_bos": bos}
-            if max_tokens is not None:
-                given = _first(bridge, text, max_tokens, bos)
-            trajectory = logit_lens(bridge, **given, top_k=1, **options)
-            points, read[number] = trajectory.points, _sums(trajectory)
-    if number < 0:
+    n_texts = 0
+    for number, item in enumerate(progress_bar(texts, shown=progress, unit="text", desc="lens")):
+        with about_text(number):
+            for row in _rows(bridge, item, max_tokens, prepend_bos if is_text(item) else None):
+                with suppress(PositionError):
+                    # The mask says that a token at the end which could be padding is none.
+                    whole = torch.ones_like(row[None])
+                    trajectory = logit_lens(
+                        bridge, row[None], attention_mask=whole, top_k=1, **options
+                    )
+                    points, read[n_texts] = trajectory.points, _sums(trajectory)
+                n_texts += 1
+    if not n_texts:
         raise ValueError(NO_TEXT)
     if not read:
         raise ValueError(
             f"no text has the positions {options['positions']!r}: give longer texts, or other "
             "positions"
         )
-    totals = np.zeros((len(averaged()), len(points), number + 1))
-    counts = np.zeros((len(averaged()), number + 1), dtype=np.int64)
+    totals = np.zeros((len(averaged()), len(points), n_texts))
+    counts = np.zeros((len(averaged()), n_texts), dtype=np.int64)
     for place, (text_totals, text_counts) in read.items():
         totals[..., place], counts[..., place] = text_totals, text_counts
     return LensAggregate(points, tuple(averaged()), totals, counts)
@@ -114,11 +119,20 @@ def _refuse_what_is_not_kept(options: Mapping[str, Any]) -> None:
             )
 
 
+def _rows(
+    bridge: ReadableModel, text: TextOrTokens, max_tokens: int | None, prepend_bos: bool | None
+) -> list[Int[Tensor, " _"]]:
+    """The first tokens of each text of an item, without padding."""
+    if max_tokens is None:
+        batch = token_batch(bridge, text, prepend_bos=prepend_bos)
+    else:
+        batch = _first(bridge, text, max_tokens, prepend_bos)
+    return [row[mask] for row, mask in zip(batch.tokens, batch.mask, strict=True)]
+
+
 def _first(
     bridge: ReadableModel, text: TextOrTokens, max_tokens: int, prepend_bos: bool | None
-) -> dict[str, Any]:
-    """The first tokens of a text, as arguments of `logit_lens`."""
-
+) -> TokenBatch:
     def first(length: int) -> TokenBatch:
         part = text[:length] if isinstance(text, str) else text
         batch = token_batch(bridge, part, prepend_bos=prepend_bos, any_length=True)
@@ -134,7 +148,7 @@ def _first(
         enough = found.tokens.shape[1] == max_tokens
         if enough and torch.equal(found.tokens, before.tokens):
             break
-    return {"text_or_tokens": found.tokens, "attention_mask": found.mask}
+    return found
 
 
 def _sums(

@@ -172,7 +172,7 @@ def unlikely_components(
     if not isinstance(below, SupportsFloat):
         raise TypeError(f"below must be a number, got {below!r:.60}")
     require_counts(directions=directions, likely=likely)
-    require_whole_numbers(max_tokens=max_tokens, skip_first=skip_first)
+    require_whole_numbers(max_tokens=max_tokens, skip_first=skip_first, seed=seed)
     if not 0 < below < 1:
         raise ValueError(f"below must be a probability between 0 and 1, got {below}")
     read = readout(bridge)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from .argument_types import require_counts
 from .kinds import ReadableModel
 from .tokens import TextOrTokens, about_text, is_text, require_texts, token_batch
 
@@ -74,14 +75,11 @@ def first_pieces(
 
     `skip_first` is how many of them the caller leaves out.
 
-    Raises `ValueError` if `length` is below 2 or `skip_first` below 0, and what `token_rows`
-    raises.
+    Raises `ValueError` if `length` is below 2 or `skip_first` below 0, `TypeError` if one is not a
+    whole number, and what `token_rows` raises.
     """
-    if length < 2 or skip_first < 0:
-        raise ValueError(
-            f"max_tokens must be at least 2 and skip_first at least 0, got {length} and "
-            f"{skip_first}"
-        )
+    require_counts(least=2, max_tokens=length)
+    require_counts(least=0, skip_first=skip_first)
     length = min(length, int(bridge.cfg.n_ctx))
     for row in token_rows(bridge, texts, prepend_bos=prepend_bos):
         yield row[:length]

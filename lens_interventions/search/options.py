@@ -1,8 +1,12 @@
 """Options of a search for a sequence."""
 
+import math
 from dataclasses import dataclass
+from numbers import Real
 
 from ..model.argument_types import require_counts
+
+_NUMBERS = ("relaxed_share", "learning_rate", "entropy", "temperature", "noise", "start_score")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,14 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         require_counts(restarts=self.restarts, candidates=self.candidates)
+        for name in _NUMBERS:
+            value = getattr(self, name)
+            if value is None and name == "learning_rate":
+                continue
+            if not isinstance(value, Real) or isinstance(value, bool):
+                raise TypeError(f"{name} must be a number, got {value!r:.60}")
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be a finite number, got {value}")
         if not 0 <= self.relaxed_share <= 1:
             raise ValueError(f"relaxed_share must be from 0 to 1, got {self.relaxed_share}")
         if self.learning_rate is not None and not self.learning_rate > 0:

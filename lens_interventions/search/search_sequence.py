@@ -12,7 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from .._progress import progress_bar
 from ..lens.distributions import log_probs_of
-from ..model.argument_types import require_instance
+from ..model.argument_types import require_instance, require_whole_numbers
 from ..model.exclusive import exclusive
 from ..model.gradients import frozen, require_gradients
 from ..model.points import FINAL
@@ -94,12 +94,14 @@ def search_sequence(
     the budget does not pay for one evaluation of each restart, an argument makes no sense, the
     objective has no gradient, a hook is on the embedding, the final norm or the unembedding, or the
     call is inside `torch.inference_mode`; `NotImplementedError` if the model does more to an
-    embedding than multiply it; `TypeError` if `start`, `n_tokens` or `budget` is not of integers.
+    embedding than multiply it; `TypeError` if `start`, `n_tokens`, `budget` or `seed` is not of
+    integers.
     """
     require_gradients("search_sequence")
     options = SearchOptions() if options is None else options
     require_instance("options", options, SearchOptions)
     n_tokens = operator.index(n_tokens)
+    require_whole_numbers(seed=seed)
     methods = (*get_args(RelaxedMethod), SWAPS)
     if method not in methods:
         raise ValueError(f"method must be one of {', '.join(methods)}; got {method!r}")

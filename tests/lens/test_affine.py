@@ -49,6 +49,13 @@ def test_values_beyond_half_precision_are_saved_as_they_are(tmp_path):
     assert not (tmp_path / "whole.safetensors").exists()
 
 
+@pytest.mark.parametrize("layer", [-1, 2])
+def test_a_layer_that_the_lens_does_not_have_is_refused(layer):
+    lens = AffineLens(torch.zeros(2, 4, 4), torch.zeros(2, 4), "", {})
+    with pytest.raises(ValueError, match=f"the lens has layers 0 to 1, got {layer}"):
+        lens(torch.zeros(1, 4), layer)
+
+
 def test_a_direction_carried_to_a_layer_is_read_as_the_token():
     """`inverse` undoes the linear part of a map, but for directions that the map all but erases."""
     generator = torch.Generator().manual_seed(3)

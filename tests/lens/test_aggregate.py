@@ -95,6 +95,17 @@ def test_bad_texts_are_named_by_number():
         lens_over(BRIDGE, ["fox"], progress=False).means("loss")
 
 
+@pytest.mark.parametrize("max_tokens", [None, 4])
+def test_several_texts_in_one_item_count_as_several(max_tokens):
+    one, other = torch.tensor([[5, 6, 7, 8, 9, 10]]), torch.tensor([[11, 5, 12, 6, 13, 7]])
+    options = {"max_tokens": max_tokens, "progress": False}
+    together = lens_over(BRIDGE, [torch.cat([one, other])], **options)
+    apart = lens_over(BRIDGE, [one, other], **options)
+    assert together.counts.shape[1] == 2
+    np.testing.assert_array_equal(together.counts, apart.counts)
+    np.testing.assert_array_equal(together.totals, apart.totals)
+
+
 def test_a_text_without_the_positions_counts_nowhere():
     positions = slice(4, None)
     short = lens_over(BRIDGE, [[5, 6], *TEXTS], positions=positions, progress=False)
@@ -198,7 +209,7 @@ def test_what_is_no_text_is_named_where_texts_are_cut_too():
     with pytest.raises(TypeError, match=r"^text 1: "):
         lens_over(BRIDGE, ["fox", {"text": "fox"}], max_tokens=8, progress=False)
     several = lens_over(BRIDGE, [["the quick brown fox", "No."]], max_tokens=3, progress=False)
-    assert several.counts[0].tolist() == [6]
+    assert several.counts[0].tolist() == [3, 3]
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,15 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...intervention.modes import MODES
 from ...intervention.sources import source_names
 from ...intervention.training.options import TrainingOptions
+from ...model.argument_types import require_counts
 
 
 def require_at_least(settings: Any, least: int, *names: str) -> None:
-    """Raise `ValueError` if one of these fields is smaller than `least`."""
-    for name in names:
-        if getattr(settings, name) < least:
-            raise ValueError(f"{name} must be at least {least}, got {getattr(settings, name)}")
+    """Raise an error unless each of these fields is a whole number from `least` up.
+
+    `ValueError` for one that is smaller, `TypeError` for anything else.
+    """
+    require_counts(least=least, **{name: getattr(settings, name) for name in names})
 
 
 def require_different(settings: Any, *names: str) -> None:

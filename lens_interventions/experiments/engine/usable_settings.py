@@ -2,7 +2,9 @@
 
 import json
 from dataclasses import asdict, fields, is_dataclass
-from typing import Any, get_origin, get_type_hints
+from numbers import Integral, Real
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .json_values import plain_number
 
@@ -12,9 +14,10 @@ def require_usable(settings: Any) -> None:
 
     Fields called `smallest_...` are margins of verdicts.
 
-    Raises `TypeError` if settings are no dataclass, for a field that JSON cannot hold, or for a
-    string where a tuple is asked for, whose letters would be read one by one; `ValueError` for a
-    number that is not finite, or a margin that is not above 0.
+    Raises `TypeError` if settings are no dataclass, for a field that JSON cannot hold or whose
+    value does not have the annotated type, such as a string where a tuple is asked for, whose
+    letters would be read one by one; `ValueError` for a number that is not finite, or a margin that
+    is not above 0.
     """
     if not is_dataclass(settings) or isinstance(settings, type):
         raise TypeError(f"settings must be an instance of a dataclass, got {settings!r:.60}")
@@ -32,8 +35,32 @@ def require_usable(settings: Any) -> None:
             raise TypeError(f"{name} is {value!r:.60}: {error}") from error
         except ValueError as error:
             raise ValueError(f"{name} must be finite, got {value!r:.60}") from error
+        if not _fits(value, kinds[name]):
+            raise TypeError(f"{name} must be of the type {_said(kinds[name])}, got {value!r:.60}")
         if name.startswith("smallest_") and not value > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value has the annotated type; whole numbers pass for numbers, lists for tuples."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(_fits(value, part) for part in parts)
+    if origin is Literal:
+        return value in parts
+    if origin is tuple:
+        if not isinstance(value, (tuple, list)):
+            return False
+        of_each = parts[:1] * len(value) if parts[-1] is ... else parts
+        return len(value) == len(of_each) and all(map(_fits, value, of_each))
+    if kind in (int, float):
+        number = Integral if kind is int else Real
+        return isinstance(value, number) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _said(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
 def _plain(value: Any) -> Any:

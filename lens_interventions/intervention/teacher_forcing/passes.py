@@ -242,8 +242,8 @@ def _pieces(
     """
     if not 1 + lead <= size <= context:
         raise ValueError(
-            f"max_length must be from {1 + lead} to the model's context {context}, got {size}"
-            f"{': each piece begins with the BOS token' if lead else ''}"
+            f"max_length must be from {1 + lead}{' (with the BOS token)' if lead else ''} to the "
+            f"model's context {context}, got {size}"
         )
     step = size - lead
     shared = step // 2 if overlap is None else overlap

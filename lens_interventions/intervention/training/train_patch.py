@@ -118,14 +118,20 @@ def train_patch(
     a `checkpoint`, on any; nor may a module have another forward, or `torch.autocast` be on), a
     held-out loss is not finite, the checkpoint belongs to another training, the model is in
     training mode or has a reader on already, or the call is inside `torch.inference_mode`;
-    `TypeError` if one text is given where several are expected, `options` are none, or `rank`,
-    `adapter_rank`, `steps` or `save_every` is not a whole number; `NotImplementedError` if the two
-    streams do not fit the model, or its blocks have no matrices that can be adapted; `OSError` if
-    the checkpoint cannot be written.
+    `TypeError` if one text is given where several are expected, `options`, `base` or `store` is of
+    another class, or `rank`, `adapter_rank`, `steps` or `save_every` is not a whole number;
+    `NotImplementedError` if the two streams do not fit the model, or its blocks have no matrices
+    that can be adapted; `OSError` if the checkpoint cannot be written.
     """
     require_gradients("train_patch")
     options = TrainingOptions() if options is None else options
     require_instance("options", options, TrainingOptions)
+    if isinstance(base, TrainedPatch):
+        raise TypeError("base must be the write of a trained patch: pass its .write")
+    if base is not None:
+        require_instance("base", base, LearnedWrite)
+    if store is not None:
+        require_instance("store", store, ResidualStore)
     if not (store is None and checkpoint is None) and (altered := alteration(bridge)):
         raise ValueError(
             f"{altered}, which would go into the store or checkpoint that other trainings read: "

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,10 @@ class Settings:
     smallest_share: float = 0.1
     step: float = 0.5
     resampling: Resampling = field(default_factory=Resampling)
+    n: int = 3
+    layers: tuple[int, ...] | None = None
+    pair: tuple[int, float] = (1, 0.5)
+    kind: Literal["a", "b"] = "a"
 
 
 @pytest.mark.parametrize(
@@ -29,6 +34,14 @@ class Settings:
         ("step", float("nan"), ValueError, "step must be finite, got nan"),
         ("step", torch.tensor(1), TypeError, r"step is tensor\(1\): JSON cannot hold a Tensor"),
         ("smallest_share", 0.0, ValueError, "smallest_share must be above 0, got 0"),
+        ("texts", (3,), TypeError, r"texts must be of the type tuple\[str, ...\], got \(3,\)"),
+        ("step", "a", TypeError, "step must be of the type float, got 'a'"),
+        ("step", True, TypeError, "step must be of the type float, got True"),
+        ("n", 3.0, TypeError, "n must be of the type int, got 3.0"),
+        ("layers", (0.5,), TypeError, r"layers must be of the type tuple\[int, ...\] | None, got"),
+        ("pair", (1, 2, 3), TypeError, r"pair must be of the type tuple\[int, float\], got"),
+        ("kind", "c", TypeError, r"kind must be of the type .*Literal\['a', 'b'\], got 'c'"),
+        ("resampling", 3, TypeError, "resampling must be of the type Resampling, got 3"),
     ],
 )
 def test_a_field_is_refused_by_its_name(
@@ -37,6 +50,16 @@ def test_a_field_is_refused_by_its_name(
     require_usable(Settings())
     with pytest.raises(error, match=message):
         require_usable(replace(Settings(), **{field: value}))
+
+
+def test_numbers_of_numpy_whole_numbers_and_lists_are_taken_for_what_they_are() -> None:
+    values = {
+        "step": 1,
+        "n": np.int64(3),
+        "layers": [0, np.int64(1)],
+        "smallest_share": np.float64(0.5),
+    }
+    require_usable(replace(Settings(), **values))
 
 
 def test_nothing_is_measured_or_written_with_settings_that_cannot_be_used(tmp_path: Path) -> None:

@@ -270,6 +270,14 @@ def test_what_a_base_writes_costs_nothing():
     assert result.curve["write_length"].iloc[-1] > 0
 
 
+@pytest.mark.usefixtures("as_users_run")
+def test_a_base_is_a_write_and_not_all_of_a_training():
+    bridge = shared_bridge("llama")
+    base = train(bridge, source="current", options=EAGER)
+    with pytest.raises(TypeError, match=r"base must be the write .*: pass its \.write"):
+        train(bridge, base=base, options=EAGER)
+
+
 @pytest.mark.parametrize("adapt", [None, "attention"])
 def test_texts_without_a_position_to_patch(adapt):
     """Two tokens: the first is spared, and after the second nothing is predicted."""
