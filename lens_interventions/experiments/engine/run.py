@@ -17,6 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ... import __version__
 from ...materials import docstring_versions
 from ...model.alterations import alteration
+from ...model.argument_types import require_instance
 from .input_files import InputFiles
 from .json_values import to_values
 from .model_source import Model, ModelSource, model_header
@@ -85,12 +86,15 @@ def run(
     Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
     `ValueError` for two units with the same name, hooks on the bridge (permanent ones only with
     `out`) or, with `out`, another forward of a module or `torch.autocast`; `TypeError` or
-    `ValueError` for settings that `usable_settings.require_usable` refuses; `FileNotFoundError` for
-    a file that units read and that is not there, and `RuntimeError` if it is overwritten during the
-    run. Errors of loading the model and of measuring are passed on; those of measuring have the
-    unit's name as a note, and `KeyboardInterrupt` has a note that says what is kept in `out`.
+    `ValueError` for settings that `usable_settings.require_usable` refuses, or what is no executor;
+    `FileNotFoundError` for a file that units read and that is not there, and `RuntimeError` if it
+    is overwritten during the run. Errors of loading the model and of measuring are passed on; those
+    of measuring have the unit's name as a note, and `KeyboardInterrupt` has a note that says what
+    is kept in `out`.
     """
     require_usable(experiment.settings)
+    if executor is not None:
+        require_instance("executor", executor, Executor)
     source = ModelSource(model)
     bridge = source.bridge()
     if out is not None and (altered := alteration(bridge)):

@@ -69,6 +69,14 @@ def test_nothing_is_measured_or_written_with_settings_that_cannot_be_used(tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("as_users_run")
+def test_what_is_no_executor_is_refused_before_a_directory_is_made(tmp_path: Path) -> None:
+    executor: Any = 3
+    with pytest.raises(TypeError, match="executor must be of the class Executor, got int 3"):
+        run(example(), small_bridge, out=tmp_path / "run", executor=executor)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("options", [{"level": 95}, {"n_resamples": 1}, {"seed": -1}])
 def test_resampling_is_checked_where_it_is_made(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="level must be between 0 and 1, n_resamples at least 2"):
