@@ -18,9 +18,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from .._files import load_tensors, narrowed, restored, save_tensors, widened
 from ..model.embedding import embedding
 from ..model.exclusive import exclusive
-from ..model.own_weights import other_weights_found
 from ..model.points import select_points
 from ..model.precision import as_double, at_least_float32
+from ..model.same_weights import weights_mismatch
 from ..model.tokens import TextOrTokens
 from .corpus_moments import corpus_moments
 from .ridge import RidgeMoments
@@ -73,7 +73,7 @@ class InputProbe:
 
     def require_fits(self, bridge: TransformerBridge) -> None:
         """Raise `ValueError` if the probe was not fitted for this bridge's weights."""
-        other = other_weights_found(
+        other = weights_mismatch(
             bridge, self.fingerprint, "probe", self.settings, "fit one with fit_input_probe"
         )
         if other is not None:

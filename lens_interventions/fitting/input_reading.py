@@ -24,7 +24,7 @@ from ..drawing.theme import ThemeName
 from ..lens.figures.over_layers import draw_over_layers
 from ..measures.interval_table import interval_rows
 from ..measures.pairwise import pairwise_values
-from ..model.argument_types import require_instance
+from ..model.argument_types import require_counts, require_instance
 from ..model.exclusive import exclusive
 from ..model.points import point_name
 from ..model.precision import as_double
@@ -201,6 +201,8 @@ def input_reading(
     """
     require_instance("probe", probe, InputProbe)
     require_instance("basis", basis, EmbeddingBasis)
+    require_counts(least=2, max_tokens=max_tokens)
+    require_counts(least=0, skip_first=skip_first)
     probe.require_fits(bridge)
     d_model = int(bridge.cfg.d_model)
     if basis.directions.shape[1] != d_model:
@@ -211,9 +213,7 @@ def input_reading(
     directions = as_double(basis.directions)
     pieces = [
         piece
-        for piece in first_pieces(
-            bridge, texts, length=max_tokens, skip_first=skip_first, prepend_bos=prepend_bos
-        )
+        for piece in first_pieces(bridge, texts, length=max_tokens, prepend_bos=prepend_bos)
         if len(piece[skip_first:].unique()) > 1
     ]
     if len(pieces) < 2:

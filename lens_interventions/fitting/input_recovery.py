@@ -19,7 +19,7 @@ from ..drawing.theme import ThemeName
 from ..lens.distributions import ranks
 from ..lens.figures.over_layers import draw_over_layers
 from ..measures.interval_table import interval_rows
-from ..model.argument_types import require_instance
+from ..model.argument_types import require_counts, require_instance
 from ..model.exclusive import exclusive
 from ..model.points import point_name
 from ..model.precision import as_double
@@ -121,6 +121,8 @@ def input_recovery(
     `skip_first` tokens; `TypeError` if `texts` is one text.
     """
     require_texts(bridge, texts)
+    require_counts(least=2, max_tokens=max_tokens)
+    require_counts(least=0, skip_first=skip_first)
     if not maps or not set(maps) <= set(MAPS) or len(set(maps)) < len(maps):
         raise ValueError(f"maps must be some of {', '.join(MAPS)}, each once; got {tuple(maps)}")
     require_instance("probe", probe, InputProbe)
@@ -131,9 +133,7 @@ def input_recovery(
     bins = torch.bucketize(probe.counts.to(table.device), edges, right=True) - 1
     totals, counts = [], []
     bar = progress_bar(texts, shown=progress, unit="text", desc="recovering")
-    for piece in first_pieces(
-        bridge, bar, length=max_tokens, skip_first=skip_first, prepend_bos=prepend_bos
-    ):
+    for piece in first_pieces(bridge, bar, length=max_tokens, prepend_bos=prepend_bos):
         tokens = piece[skip_first:]
         if len(tokens) == 0:
             continue

@@ -16,7 +16,7 @@ from ..intervention.patch import NextTokenPatch
 from ..intervention.site import PatchSite
 from ..measures.interval_table import interval_rows
 from ..model.kinds import ReadableModel
-from ..model.own_weights import other_weights_found
+from ..model.same_weights import weights_mismatch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +63,7 @@ class LinearWrite:
 
     def require_fits(self, bridge: ReadableModel, patch: NextTokenPatch) -> None:
         """Raise `ValueError` unless the write may be used in this patch of this bridge."""
-        other = other_weights_found(
+        other = weights_mismatch(
             bridge, self.fingerprint, "write", {}, "fit one with linear_ceiling"
         )
         if other is not None:

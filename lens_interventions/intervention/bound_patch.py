@@ -10,16 +10,13 @@ from torch import Tensor
 from .._summary import summary
 from ..lens.protocol import Lens
 from ..model.embedding import Embedding
-from ..model.readout import Readout
+from ..model.readout import LOGIT_ROWS, Readout
 from .known_text import KnownText
 from .modes import MODES, Mode, Rows, Scales, correct
 from .names import name_of
 from .patch_fields import PatchFields
 from .site import PatchSite, length_factor
 from .sources import SOURCES
-
-LENS_ROWS = 128
-"""Rows that go through the lens at once: a few [rows, d_vocab] buffers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +31,14 @@ class BoundPatch:
         embeddings: for each layer, the function from token ids to the vectors that are written.
         readout: from a residual to logits, for the gate and for modes that read the lens.
         lens: the fitted lens that gate and modes read through; None for the logit lens.
-        centers: the mean residual of each layer, from which scale "deviation" measures.
+        means: the mean residual of each layer, from which scale "deviation" measures.
     """
 
     patch: PatchFields
     embeddings: Mapping[int, Embedding] = field(repr=False)
     readout: Readout = field(repr=False)
     lens: Lens | None
-    centers: Mapping[int, Float[Tensor, " d_model"]] = field(default_factory=dict)
+    means: Mapping[int, Float[Tensor, " d_model"]] = field(default_factory=dict)
 
     __repr__ = summary
 
@@ -176,7 +173,7 @@ class BoundPatch:
         if self.patch.scale == "raw":
             return torch.ones_like(resid[..., :1])
         if self.patch.scale == "deviation":
-            resid = resid - self.centers[site.layer]
+            resid = resid - self.means[site.layer]
         return length_factor(resid, vectors)
 
 
@@ -204,7 +201,7 @@ def patch_copies(
         return [resid] * len(bounds)
     patched: list[list[Rows]] = [[] for _ in bounds]
     reads_lens = any(bound.patch.reads_lens for bound in bounds)
-    for part in columns.split(max(1, LENS_ROWS // len(resid)) if reads_lens else len(columns)):
+    for part in columns.split(max(1, LOGIT_ROWS // len(resid)) if reads_lens else len(columns)):
         sites: dict[tuple[str, int, int], PatchSite] = {}
         for i, bound in enumerate(bounds):
             key = (bound.patch.embedding, id(bound.patch.lens), bound.patch.seed)

@@ -129,11 +129,10 @@ def effect_map(
     )
     # On average a row goes through half of the blocks.
     with fast_blocks(bridge, len(batch.tokens) * n_later // 2):
+        anywhere = dataclasses.replace(patch, layer=layers, positions="all", first_position=0)
+        bound, columns = anywhere.bind(bridge), text.column_positions()
         for layer, resid in steps(list(zip(layers, streams, strict=True))):
-            at_layer = dataclasses.replace(patch, layer=layer, positions="all", first_position=0)
-            patched = at_layer.bind(bridge)(
-                resid, layer=layer, position=text.column_positions(), text=text
-            )
+            patched = bound(resid, layer=layer, position=columns, text=text)
             values = []
             for group, late in _late_runs(bridge, layer, resid, patched, positions):
                 cells.update(len(group))

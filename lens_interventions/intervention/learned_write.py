@@ -14,8 +14,8 @@ from torch import Tensor
 from .._files import load_tensors, restored, save_tensors
 from ..model.fingerprint import fingerprint
 from ..model.kinds import ReadableModel
-from ..model.own_weights import other_weights_found
 from ..model.precision import at_least_float32
+from ..model.same_weights import weights_mismatch
 from .adapted_reader import AdaptedReader
 from .modes import Rows, Scales
 from .names import name_of
@@ -168,7 +168,7 @@ class LearnedWrite:
                 "this write was trained together with a reader, which is off: use it inside "
                 "`with write.reader.on(bridge):`"
             )
-        other = other_weights_found(
+        other = weights_mismatch(
             bridge, self.fingerprint, "write", self.settings, "train one with train_patch"
         )
         if other is not None:

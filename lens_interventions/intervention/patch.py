@@ -97,10 +97,10 @@ class NextTokenPatch(PatchFields):
 
     def _bind(self, bridge: ReadableModel, token_embedding: Callable[[], Embedding]) -> BoundPatch:
         require_patch_fits(bridge, self)
-        head = readout(bridge)
+        read = readout(bridge)
         if self.reads_lens or self.gate_on == "output":
             refuse_readout_hooks(bridge)
-        table = token_embedding() if self.embedding == "W_E" else Embedding(head.weight, 1.0)
+        table = token_embedding() if self.embedding == "W_E" else Embedding(read.weight, 1.0)
         lens = bound_lens(bridge, self.lens)
         tables = dict.fromkeys(self.layers, table)
         if self.embedding == "lens" and isinstance(lens, AffineLens | JacobianTransport):
@@ -108,11 +108,11 @@ class NextTokenPatch(PatchFields):
                 layer: replace(table, carry=lens.inverse(layer).to(table.weight))
                 for layer in self.layers
             }
-        centers: dict[int, Tensor] = {}
+        means: dict[int, Tensor] = {}
         if self.scale == "deviation":
-            means = mean_residuals(bridge).to(table.weight)
-            centers = {layer: means[layer] for layer in self.layers}
-        return BoundPatch(self, tables, head, lens, centers)
+            of_layers = mean_residuals(bridge).to(table.weight)
+            means = {layer: of_layers[layer] for layer in self.layers}
+        return BoundPatch(self, tables, read, lens, means)
 
     @exclusive
     def fwd_hooks(

@@ -119,11 +119,12 @@ class PatchFields:
     @property
     def reads_lens(self) -> bool:
         """Whether the patch may read the lens, which costs two products with the unembedding."""
-        never = self.mode in ("interpolate", "add") or not getattr(self.mode, "reads_lens", True)
-        if not (never and isinstance(self.source, str | BackPatch)):
+        if self.gate is not None and self.gate_on == "lens":
             return True
-        gated = self.gate is not None and self.gate_on == "lens"
-        return gated or (isinstance(self.source, str) and SOURCES[self.source].reads_lens)
+        if self.mode not in ("interpolate", "add") and getattr(self.mode, "reads_lens", True):
+            return True
+        source = SOURCES[self.source] if isinstance(self.source, str) else self.source
+        return getattr(source, "reads_lens", True)
 
     @property
     def uses_lens(self) -> bool:

@@ -25,7 +25,8 @@ def piece_length(bridge: TransformerBridge, max_length: int | None) -> int:
     Raises `ValueError` if the length leaves nothing to predict or does not fit the model, and
     `TypeError` if it is not a whole number.
     """
-    require_whole_numbers(max_length=2 if max_length is None else max_length)
+    if max_length is not None:
+        require_whole_numbers(max_length=max_length)
     context = int(bridge.cfg.n_ctx)
     length = min(512, context) if max_length is None else max_length
     if not 2 <= length <= context:

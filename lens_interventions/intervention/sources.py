@@ -2,16 +2,17 @@
 
 A source is a function of a `PatchSite`. It returns token ids `[batch, pos]`, with -1 where it has
 nothing to write and the position stays as it is, or vectors `[batch, pos, d_model]`. Each row
-depends on that row alone: on `x[0..i+1]`, `r[l][i]`, i and the seeds.
+depends on that row alone: on `x[0..i+1]`, `r[l][i]`, i and the seeds. An attribute `reads_lens`
+that is False says that it never asks the site for the lens, which saves its products.
 
 To add a source, write its function and its entry in `SOURCES`. Patches, trainings, experiments,
 figures and the command line read the registry.
 """
 
 # The command line lists the names in its help, and must not load torch for that.
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..model.argument_types import require_whole_numbers
 
@@ -49,6 +50,12 @@ class Source:
     role: Role = "control"
     draws: Draws = "nothing"
     reads_lens: bool = True
+
+
+def minus_controls(of: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """By name of a control, the true source's value minus the control's; none without the true."""
+    if "true" in of:
+        yield from ((name, of["true"] - value) for name, value in of.items() if name != "true")
 
 
 def true(site: "PatchSite") -> "Tensor":
@@ -129,6 +136,8 @@ class BackPatch:
 
     Raises `TypeError` if `layer` is not a whole number.
     """
+
+    reads_lens: ClassVar[bool] = False
 
     layer: int
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from .._files import load_tensors, narrowed, restored, save_tensors, widened
 from ..model.fingerprint import unembedding_hash
 from ..model.kinds import ReadableModel
-from ..model.own_weights import other_weights_found
+from ..model.same_weights import weights_mismatch
 
 UNEMBEDDING, UNKNOWN = "unembedding", "unknown"
 
@@ -91,7 +91,7 @@ class AffineLens:
             return None
         kind, _, _ = self.fingerprint.rpartition(" ")
         if not kind:
-            return other_weights_found(bridge, self.fingerprint, "lens", self.settings, _REMEDY)
+            return weights_mismatch(bridge, self.fingerprint, "lens", self.settings, _REMEDY)
         found = f"{kind} {unembedding_hash(bridge)}"
         return None if found == self.fingerprint else f"weights {found}: {_REMEDY}"
 

@@ -32,8 +32,8 @@ class LensAggregate:
             its mean is a share. The rest are in nats.
         totals: `[statistic, point, text]`, sums over the positions of a text.
         counts: `[statistic, text]`, the number of positions in each sum. The last position has no
-            next token, and a token that the head excludes has no log-probability. Where it is 0,
-            the text counts in no mean and no interval.
+            next token, and a token that the unembedding excludes has no log-probability. Where it
+            is 0, the text counts in no mean and no interval.
     """
 
     points: tuple[str, ...]

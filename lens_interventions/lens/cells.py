@@ -85,14 +85,24 @@ def following_tokens(
     rows = torch.arange(len(ends), device=ends.device)
     following[rows, ends] = -1
     if last is not None:
-        ids = token_ids(bridge, last)
-        if len(ids) not in (1, len(ends)):
-            raise ValueError(
-                f"next_token names {counted(len(ids), 'token')} for {counted(len(ends), 'text')}: "
-                "name one, or one for each"
-            )
-        following[rows, ends] = torch.tensor(ids, device=ends.device)
+        following[rows, ends] = ids_of_texts(bridge, "next_token", last, len(ends)).to(ends.device)
     return following
+
+
+def ids_of_texts(
+    bridge: ReadableModel, name: str, tokens: NamedTokens, n_texts: int
+) -> Int[Tensor, " batch"]:
+    """The token of each text, where one is named for all, or one for each.
+
+    Raises `ValueError` if the argument `name` has another number of tokens.
+    """
+    ids = token_ids(bridge, tokens)
+    if len(ids) not in (1, n_texts):
+        raise ValueError(
+            f"{name} names {counted(len(ids), 'token')} for {counted(n_texts, 'text')}: name one, "
+            "or one for each"
+        )
+    return torch.tensor(ids).expand(n_texts)
 
 
 def read_cells(
@@ -129,9 +139,9 @@ def read_cells(
     with progress_bar(total=len(cells.row), shown=shown, unit="pos", desc="lens") as bar:
         done = 0.0  # in positions, of which each point is a part
         for first, streams in chunks:
-            _require_finite(streams, cells, first)
             width = next(iter(streams.values())).shape[1]
             here = ((cells.column >= first) & (cells.column < first + width)).nonzero()[:, 0]
+            _require_finite(streams, cells.row[here], cells.column[here] - first, first)
             # A chunk may hold none of them; an empty tensor splits into one empty part.
             for part in here.split(reducer.rows) if len(here) else ():
                 row, column = cells.row[part], cells.column[part] - first
@@ -182,17 +192,22 @@ def _require_same_shape(mapped: object, residual: Tensor, label: str) -> None:
         )
 
 
-def _require_finite(streams: Mapping[str, Tensor], cells: Cells, first: int) -> None:
+def _require_finite(
+    streams: Mapping[str, Tensor],
+    row: Int[Tensor, " cell"],
+    column: Int[Tensor, " cell"],
+    first: int,
+) -> None:
+    """Check the residuals at these places of a chunk, whose columns begin at `first`."""
     finite = torch.stack([stream.isfinite().all(-1) for stream in streams.values()])
     real = torch.zeros_like(finite[0])
-    inside = (cells.column >= first) & (cells.column < first + real.shape[1])
-    real[cells.row[inside], cells.column[inside] - first] = True
+    real[row, column] = True
     broken = ~finite & real
     if broken.any():
-        point, row, pos = broken.nonzero()[0].tolist()
+        point, prompt, place = broken.nonzero()[0].tolist()
         raise ValueError(
             f"the residual stream is not finite (NaN or infinite) first at {list(streams)[point]}, "
-            f"prompt {row}, column {first + pos}: look for a hook that writes such values, a "
+            f"prompt {prompt}, column {first + place}: look for a hook that writes such values, a "
             "half-precision overflow, or padding on the left in the run that made a cache"
         )
 
@@ -202,22 +217,22 @@ def _require_numbers(
     label: str,
     row: Int[Tensor, " row"],
     column: Int[Tensor, " row"],
-    head: Readout,
+    read: Readout,
 ) -> None:
     broken = ~log_normalizer.isfinite()
     if broken.any():
         first = int(broken.nonzero()[0, 0])
         raise ValueError(
             f"the logits of a finite residual are not a number, first at {label}, prompt "
-            f"{int(row[first])}, column {int(column[first])}: {_likely_cause(head)}"
+            f"{int(row[first])}, column {int(column[first])}: {_likely_cause(read)}"
         )
 
 
-def _likely_cause(head: Readout) -> str:
-    rows = ~head.weight.isfinite().all(-1)
-    if head.bias is not None:
-        rows = rows | head.bias.isnan() | (head.bias == torch.inf)
+def _likely_cause(read: Readout) -> str:
+    rows = ~read.weight.isfinite().all(-1)
+    if read.bias is not None:
+        rows = rows | read.bias.isnan() | (read.bias == torch.inf)
     if rows.any():
         return f"the unembedding is not finite for token {int(rows.nonzero()[0, 0])}"
-    dtype = str(head.weight.dtype).removeprefix("torch.")
+    dtype = str(read.weight.dtype).removeprefix("torch.")
     return f"they overflow {dtype}, load the model in a precision of wider range"

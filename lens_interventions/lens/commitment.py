@@ -18,6 +18,7 @@ from ..drawing.theme import ThemeName
 from ..model.argument_types import require_counts
 from ..model.points import FINAL, point_name
 from .figures.commitment import draw_commitment
+from .selection import require_prompt
 
 if TYPE_CHECKING:
     import pandas
@@ -73,9 +74,7 @@ class Commitment:
         return tuple(None if i < 0 else point_name(self.points[i]) for i in first)
 
     def _here(self, batch: int) -> Bool[Tensor, " pos"]:
-        prompts = len(self.mask)
-        if not -prompts <= batch < prompts:
-            raise ValueError(f"prompt {batch} does not exist: there are {prompts} prompt(s)")
+        require_prompt(batch, len(self.mask))
         return self.mask[batch]
 
     def to_dataframe(self) -> "pandas.DataFrame":

@@ -14,6 +14,8 @@ from ..drawing.labels import visible
 from ..drawing.panel import Panel
 from ..drawing.theme import ThemeName
 from ..drawing.wrapped import draw_wrapped
+from ..model.argument_types import require_counts
+from .selection import require_prompt
 
 if TYPE_CHECKING:
     import pandas
@@ -84,11 +86,8 @@ class ComponentLogits:
         Raises `ValueError` if there is no such prompt, if `rows` is below 1, or if the theme is
         unknown.
         """
-        if not -len(self.tokens) <= batch < len(self.tokens) or rows < 1:
-            raise ValueError(
-                f"batch must be one of {len(self.tokens)} prompts and rows 1 or more; got {batch} "
-                f"and {rows}"
-            )
+        require_prompt(batch, len(self.tokens))
+        require_counts(rows=rows)
         here = self.mask[batch]
         values = self.logits[:, batch, here].double().numpy()
         typical = np.median(np.abs(values), axis=1)

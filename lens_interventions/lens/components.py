@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
@@ -23,7 +23,8 @@ from ..model.precision import at_least_float32, is_half
 from ..model.product import product_dtype
 from ..model.readout import LOGIT_ROWS, Readout, readout, refuse_readout_hooks
 from ..model.tokens import TextOrTokens, token_batch
-from ..model.vocabulary import NamedTokens, token_ids, token_strings
+from ..model.vocabulary import NamedTokens, token_strings
+from .cells import ids_of_texts
 from .component_result import ComponentLogits
 
 # Largest relative error of the sum of components, by whether weights are in half precision.
@@ -78,7 +79,7 @@ def component_logits(
         token_batch(bridge, text_or_tokens, prepend_bos=prepend_bos, attention_mask=attention_mask),
     )
     named = {
-        name: _one_for_each(bridge, name, given, len(batch.tokens)).to(batch.tokens.device)
+        name: ids_of_texts(bridge, name, given, len(batch.tokens)).to(batch.tokens.device)
         for name, given in (("token", token), ("against", against))
         if given is not None
     }
@@ -124,16 +125,6 @@ def component_logits(
         mask=mask,
         vocab=token_strings(bridge, ids),
     )
-
-
-def _one_for_each(
-    bridge: TransformerBridge, name: str, given: NamedTokens, n_texts: int
-) -> Int[Tensor, " batch"]:
-    ids = token_ids(bridge, given)
-    if len(ids) not in (1, n_texts):
-        one = "one token" if n_texts == 1 else f"one token, or one for each of {n_texts} texts"
-        raise ValueError(f"{name} must be {one}; got {len(ids)} tokens")
-    return torch.tensor(ids).expand(n_texts)
 
 
 def _parts(

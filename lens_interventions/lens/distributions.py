@@ -136,7 +136,7 @@ def expectation(
 ) -> Float[Tensor, "*row"]:
     """Sum over the vocabulary of `weights * values`, in which a weight of 0 times infinity is 0.
 
-    So a token that a head excludes by a bias of minus infinity does not count.
+    So a token that the unembedding excludes by a bias of minus infinity does not count.
     """
     if weights.device.type != "cpu":
         with torch.autocast(weights.device.type, enabled=False):

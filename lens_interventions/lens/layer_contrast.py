@@ -63,7 +63,7 @@ def _cosines(
     ids: Tensor,
 ) -> Float[Tensor, "row token"]:
     """`cos(early - last, p_early - e_i)` for each i of `ids`, `[row, token]`."""
-    # A token that the head excludes by a bias of minus infinity has no part.
+    # A token that the unembedding excludes by a bias of minus infinity has no part.
     moved = torch.where(last.isneginf(), 0.0, early - last)
     p = early.softmax(-1)
     # The tokens of `ids` are summed apart from the others: if the layer is nearly certain of i,

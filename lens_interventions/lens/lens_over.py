@@ -15,7 +15,7 @@ from ..model.argument_types import require_counts
 from ..model.exclusive import exclusive
 from ..model.kinds import ReadableModel
 from ..model.text_pieces import NO_TEXT
-from ..model.tokens import TextOrTokens, TokenBatch, about_text, is_text, require_texts, token_batch
+from ..model.tokens import TextOrTokens, TokenBatch, about, is_text, require_texts, token_batch
 from .aggregate import LensAggregate
 from .cells import PositionError
 from .logit_lens import logit_lens
@@ -72,7 +72,7 @@ def lens_over(
     read: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     n_texts = 0
     for number, item in enumerate(progress_bar(texts, shown=progress, unit="text", desc="lens")):
-        with about_text(number):
+        with about(f"text {number}"):
             for row in _rows(bridge, item, max_tokens, prepend_bos if is_text(item) else None):
                 with suppress(PositionError):
                     # The mask says that a token at the end which could be padding is none.
@@ -161,7 +161,7 @@ def _sums(
         if statistic.unit == "rank":
             value = (1 + value.where(value >= 0, torch.nan)).log10()
         there = has_next if statistic.target == "next" else trajectory.mask
-        # A token that the head excludes has no log-probability and no rank.
+        # A token that the unembedding excludes has no log-probability and no rank.
         there = there & value.isfinite().all(0)
         totals.append(value[:, there].sum(-1).numpy())
         counts.append(int(there.sum()))

@@ -6,9 +6,19 @@ from typing import Any, TypeVar
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from ..drawing.labels import counted
 from .trajectory_fields import TrajectoryFields
 
 Read = TypeVar("Read", bound=TrajectoryFields)
+
+
+def require_prompt(number: int, n_prompts: int) -> None:
+    """Raise `ValueError` unless a batch has such a prompt, counted from either end."""
+    if not -n_prompts <= number < n_prompts:
+        raise ValueError(
+            f"prompt {number} does not exist: there {'is' if n_prompts == 1 else 'are'} "
+            f"{counted(n_prompts, 'prompt')}, from 0 on"
+        )
 
 
 def of_prompts(read: Read, prompts: list[int] | Int[Tensor, " row"]) -> Read:

@@ -10,7 +10,7 @@ from ..drawing.theme import ThemeName
 from .commitment import Commitment, find_commitment
 from .figures.grid import Grid, make_grid
 from .figures.heatmap import draw_heatmap
-from .selection import at_columns, of_prompts
+from .selection import at_columns, of_prompts, require_prompt
 from .statistics import STATISTICS
 from .trajectory_fields import TrajectoryFields
 
@@ -84,11 +84,7 @@ class Trajectory(TrajectoryFields):
 
         Raises `ValueError` if there is no such prompt.
         """
-        prompts = len(self.tokens)
-        if not -prompts <= index < prompts:
-            raise ValueError(
-                f"prompt {index} does not exist: the trajectory has {prompts} prompt(s)"
-            )
+        require_prompt(index, len(self.tokens))
         return at_columns(of_prompts(self, [index]), self.mask[index])
 
     def commitment(self, *, top: int | None = None, probability: float | None = None) -> Commitment:

@@ -172,7 +172,9 @@ def unlikely_components(
     if not isinstance(below, SupportsFloat):
         raise TypeError(f"below must be a number, got {below!r:.60}")
     require_counts(directions=directions, likely=likely)
-    require_whole_numbers(max_tokens=max_tokens, skip_first=skip_first, seed=seed)
+    require_counts(least=2, max_tokens=max_tokens)
+    require_counts(least=0, skip_first=skip_first)
+    require_whole_numbers(seed=seed)
     if not 0 < below < 1:
         raise ValueError(f"below must be a probability between 0 and 1, got {below}")
     read = readout(bridge)
@@ -180,9 +182,7 @@ def unlikely_components(
     matching, points = Matching.of(read), select_points(int(bridge.cfg.n_layers))
     values, shares = [], []
     bar = progress_bar(texts, shown=progress, unit="text", desc="unlikely tokens")
-    pieces = first_pieces(
-        bridge, bar, length=max_tokens, skip_first=skip_first, prepend_bos=prepend_bos
-    )
+    pieces = first_pieces(bridge, bar, length=max_tokens, prepend_bos=prepend_bos)
     for number, piece in enumerate(pieces):
         if len(piece[skip_first:].unique()) < 2:
             continue

@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from .argument_types import require_counts
 from .kinds import ReadableModel
-from .tokens import TextOrTokens, about_text, is_text, require_texts, token_batch
+from .tokens import TextOrTokens, about, is_text, require_texts, token_batch
 
 NO_TEXT = "there is no text; an iterator, such as that of sample_texts, gives its texts only once"
 
@@ -68,18 +67,12 @@ def first_pieces(
     texts: Iterable[TextOrTokens],
     *,
     length: int,
-    skip_first: int,
     prepend_bos: bool | None = None,
 ) -> Iterator[Int[Tensor, " pos"]]:
     """The first `length` tokens of each text, or of each row of a tensor.
 
-    `skip_first` is how many of them the caller leaves out.
-
-    Raises `ValueError` if `length` is below 2 or `skip_first` below 0, `TypeError` if one is not a
-    whole number, and what `token_rows` raises.
+    Raises what `token_rows` raises.
     """
-    require_counts(least=2, max_tokens=length)
-    require_counts(least=0, skip_first=skip_first)
     length = min(length, int(bridge.cfg.n_ctx))
     for row in token_rows(bridge, texts, prepend_bos=prepend_bos):
         yield row[:length]
@@ -109,7 +102,7 @@ def _rows_of_each(
     require_texts(bridge, texts)
     number = -1
     for number, text in enumerate(texts):
-        with about_text(number):
+        with about(f"text {number}"):
             # Among texts there may be some that are ids, such as those that the model wrote.
             bos = prepend_bos if is_text(text) else None
             batch = token_batch(bridge, text, prepend_bos=bos, any_length=True)

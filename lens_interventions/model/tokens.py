@@ -170,13 +170,13 @@ def _made_readable(array: Any) -> str:
 
 
 @contextmanager
-def about_text(number: int) -> Iterator[None]:
-    """Say in a `ValueError` or `TypeError` which of many texts it is about."""
+def about(what: str) -> Iterator[None]:
+    """Say in a `ValueError` or `TypeError` what it is about: "text 3", or an argument."""
     try:
         yield
     except (ValueError, TypeError) as error:
         kind = ValueError if isinstance(error, ValueError) else TypeError
-        raise kind(f"text {number}: {error}") from error
+        raise kind(f"{what}: {error}") from error
 
 
 def require_texts(bridge: ReadableModel, texts: Iterable[TextOrTokens]) -> None:
@@ -235,7 +235,7 @@ def _each(items: Sequence[Item], convert: Callable[[Item], Made]) -> list[Made]:
     """What becomes of each item; an error says which of several it is about."""
     made = []
     for number, item in enumerate(items):
-        with about_text(number) if len(items) > 1 else nullcontext():
+        with about(f"text {number}") if len(items) > 1 else nullcontext():
             made.append(convert(item))
     return made
 

@@ -17,8 +17,8 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 
 ObjectiveName = Literal["likelihood", "ending"]
 
-# The log-likelihood of a token that a head excludes is minus infinity, which a weight of 0 would
-# turn into nan.
+# The log-likelihood of a token that the unembedding excludes is minus infinity, which a weight of 0
+# would turn into nan.
 _LEAST_LOG_PROB = -1e4
 
 

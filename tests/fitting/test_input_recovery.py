@@ -83,7 +83,7 @@ def test_recovery_of_one_text_or_of_no_token_is_refused():
     probe = fit_input_probe(bridge, random_texts(20), progress=False)
     with pytest.raises(TypeError, match="put it in a list"):
         input_recovery(bridge, probe, "the quick brown fox", progress=False)
-    with pytest.raises(ValueError, match=r"max_tokens must be at least 2 .* got 1 and 1"):
+    with pytest.raises(ValueError, match="max_tokens must be at least 2, got 1"):
         input_recovery(bridge, probe, random_texts(2), max_tokens=1, progress=False)
     with pytest.raises(ValueError, match=r"maps must be some of own, shared, each once; got \(\)"):
         input_recovery(bridge, probe, random_texts(2), maps=(), progress=False)
@@ -100,5 +100,5 @@ def test_every_row_of_a_tensor_is_a_text():
     together = input_recovery(bridge, probe, [torch.stack(texts[:4]), *texts[4:]], progress=False)
     np.testing.assert_array_equal(together.totals, alone.totals)
     assert together.counts[-1].tolist() == [23] * 6
-    with pytest.raises(ValueError, match="skip_first at least 0, got 512 and -1"):
+    with pytest.raises(ValueError, match="skip_first must be at least 0, got -1"):
         input_recovery(bridge, probe, texts, skip_first=-1, progress=False)

@@ -38,7 +38,7 @@ def test_batches_and_order_change_no_number(llama, monkeypatch):
     order = [4, 2, 0, 5, 1, 3]
     shuffled = li.slope_map(llama, [texts[i] for i in order], **options)
     monkeypatch.setattr(pieces, "_BATCH_TOKENS", 1)
-    monkeypatch.setattr("lens_interventions.intervention.slopes.directions.LENS_ROWS", 2)
+    monkeypatch.setattr("lens_interventions.intervention.slopes.directions.LOGIT_ROWS", 2)
     alone = li.slope_map(llama, texts, **options)
     for field in ("totals", "nats", "counts"):
         one, other, third = (getattr(m, field) for m in (together, shuffled, alone))

@@ -129,7 +129,7 @@ def test_each_text_has_its_own_token(arch):
         assert found.targets[row].unique().tolist() == [token]
     text = visible(bridge.tokenizer.decode([10]))
     assert f"less that of {text}" in found.plot(batch=1).layout.title.text
-    with pytest.raises(ValueError, match="one token, or one for each of 2 texts; got 3 tokens"):
+    with pytest.raises(ValueError, match="token names 3 tokens for 2 texts: name one"):
         li.component_logits(bridge, TOKENS, token=[7, 8, 9])
 
 
@@ -147,8 +147,10 @@ def test_table_and_figure_show_the_numbers_without_padding(llama):
     largest = np.sort(np.argsort(-np.median(np.abs(values), axis=1))[:3])
     np.testing.assert_allclose(np.array(heat.z, float), values[largest], atol=5.1e-5)
     assert list(figure.layout.yaxis.ticktext) == [found.components[i] for i in largest]
-    with pytest.raises(ValueError, match="one of 2 prompts and rows 1 or more; got 2 and 32"):
+    with pytest.raises(ValueError, match="prompt 2 does not exist: there are 2 prompts"):
         found.plot(batch=2)
+    with pytest.raises(ValueError, match="rows must be at least 1, got 0"):
+        found.plot(rows=0)
 
 
 def test_a_hook_that_writes_to_the_stream_is_named(llama):
@@ -186,7 +188,7 @@ def test_heads_that_cannot_be_seen_are_refused(monkeypatch):
 
 def test_more_than_one_token_is_refused_and_the_bridge_stays_as_it_was():
     with left_as_found(shared_bridge("llama")) as bridge:
-        with pytest.raises(ValueError, match="token must be one token; got 2 tokens"):
+        with pytest.raises(ValueError, match="token names 2 tokens for 1 text"):
             li.component_logits(bridge, TOKENS[0], token=[5, 6])
         li.component_logits(bridge, TOKENS, heads=True)
 

@@ -57,7 +57,7 @@ def test_a_plain_dict_of_activations_is_named_in_a_line():
 
 def test_a_prompt_that_is_not_there_is_named():
     read = logit_lens(shared_bridge("llama"), TOKENS, points=["1_pre"])
-    with pytest.raises(ValueError, match=r"prompt 99 does not exist: the trajectory has 2"):
+    with pytest.raises(ValueError, match=r"prompt 99 does not exist: there are 2 prompts"):
         read.prompt(99)
 
 

@@ -13,7 +13,7 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.intervention.generation.cached_decoder import CachedDecoder
-from lens_interventions.intervention.teacher_forcing.self_check import TwoStreams
+from lens_interventions.intervention.teacher_forcing.self_check import Trial
 from lens_interventions.model.capabilities import (
     _found,
     blocks_return_tuples,
@@ -187,8 +187,8 @@ def test_everything_that_was_found_is_in_one_place():
         "logits are ln_final and unembed of the last residual point": True,
         "factor of the token embedding": factor,
         "blocks return tuples": False,
-        "two streams from layer 0": TwoStreams(right_up_to=8),
-        "two streams from layer 1": TwoStreams(right_up_to=32),
+        "two streams from layer 0": Trial(right_up_to=8),
+        "two streams from layer 1": Trial(right_up_to=32),
         "problem of decoding with a cache, in two parts from block 1 up": "",
         "rotary frequencies change after so many tokens": math.inf,
     }
@@ -236,7 +236,7 @@ def test_tokens_that_the_head_excludes_do_not_hide_whether_a_fast_way_is_right()
     bridge.b_U.data[-9:] = -torch.inf
     patch = li.NextTokenPatch(layer=1, strength=0.5)
     li.teacher_forced_logits(bridge, torch.arange(3, 12)[None], patch)
-    assert capabilities(bridge)["two streams from layer 1"] == TwoStreams(right_up_to=32)
+    assert capabilities(bridge)["two streams from layer 1"] == Trial(right_up_to=32)
 
 
 def test_a_wrong_cache_is_found_beside_tokens_that_the_head_excludes(monkeypatch):

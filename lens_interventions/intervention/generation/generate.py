@@ -142,10 +142,9 @@ def generate(
     unembedding while a `trajectory`, a layer contrast or a patch reads earlier residuals through
     them; `TypeError` if `logits_processor` or `stopping_criteria` is not a list, or an argument is
     of another type; what `logit_lens` raises for the options of a `trajectory`, before anything is
-    decoded; `NotImplementedError` if the model has
-    recurrent layers or is not a causal decoder, or a processor needs the model or all rows of a
-    batch at once; `CacheError` if transformers does not fill the cache. Warns if no text reaches
-    one of the positions that a patch names.
+    decoded; `NotImplementedError` if the model has recurrent layers or is not a causal decoder, or
+    a processor needs the model or all rows of a batch at once; `CacheError` if transformers does
+    not fill the cache. Warns if no text reaches one of the positions that a patch names.
     """
     batch = token_batch(
         bridge,

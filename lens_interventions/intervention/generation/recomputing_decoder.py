@@ -42,6 +42,7 @@ class RecomputingDecoder:
     def logits(self, text: KnownText) -> Float[Tensor, "batch d_vocab"]:
         """Logits at the last known position of every text, which is the last column."""
         logits, streams = [], []
+        last_only = last_logits_only(self._bridge)
         for row in range(len(text.tokens)):
             index = torch.tensor([row], device=text.tokens.device)
             alone = _unpadded(select_rows(text, index))
@@ -51,7 +52,7 @@ class RecomputingDecoder:
             captured: dict[str, Tensor] = {}
             hooks = self._hooks(alone, self._rows.keep(index), captured)
             with self._bridge.hooks(fwd_hooks=hooks):
-                found = self._bridge(alone.tokens, **last_logits_only(self._bridge))
+                found = self._bridge(alone.tokens, **last_only)
             logits.append(found[:, -1])
             streams.append(captured)
         self.recorded = {

@@ -110,9 +110,9 @@ class Sampler:
         return scores
 
     def choose(
-        self, text: KnownText, scores: Float[Tensor, "batch d_vocab"], ids: Int[Tensor, " batch"]
+        self, text: KnownText, scores: Float[Tensor, "batch d_vocab"], rows: Int[Tensor, " batch"]
     ) -> Int[Tensor, " batch"]:
-        """The next token of each text; `ids` are the texts' numbers among the seeds.
+        """The next token of each text; `rows` are the texts' places among the seeds.
 
         Raises `ValueError` if the processors left nothing to choose from, or a score that is NaN.
         """
@@ -128,11 +128,11 @@ class Sampler:
         total = cumulative[:, -1:]
         if changed and not total.isfinite().all():
             raise ValueError(_NOTHING_LEFT)
-        uniform = random_uniform(_STREAM, self.seeds[ids].cpu(), text.length.cpu())
+        uniform = random_uniform(_STREAM, self.seeds[rows].cpu(), text.length.cpu())
         # The draw is above 0, so the first token whose sum reaches it has a probability above 0.
         threshold = uniform.to(total.device)[:, None] * total
         chosen = torch.searchsorted(cumulative, threshold)[:, 0]
-        # Of scores that are no numbers, none is reached.
+        # If the scores are NaN, no token reaches the threshold.
         return chosen.clamp(max=scores.shape[-1] - 1).to(scores.device)
 
 

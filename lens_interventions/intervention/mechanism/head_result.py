@@ -10,6 +10,7 @@ from jaxtyping import Float
 from ..._summary import summary
 from ...drawing.labels import estimate_text
 from ...measures.interval_table import interval_table
+from ..sources import minus_controls
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -137,10 +138,8 @@ class HeadSlopes:
             counts = self.counts[:, s]
             for source, total in of.items():
                 yield {**place, "source": source, "minus": "", **last}, total, counts
-            for control, total in of.items():
-                if "true" in of and control != "true":
-                    named = {"source": "true", "minus": control}
-                    yield {**place, **named, **last}, of["true"] - total, counts
+            for control, total in minus_controls(of):
+                yield {**place, "source": "true", "minus": control, **last}, total, counts
 
 
 def _matching(row: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..losses.scopes import Scope, chosen_predictions, scopes_by_name
 from ..names import function_names
-from ..patch import NextTokenPatch, require_patch
+from ..patch import NextTokenPatch, bind_all, require_patch
 from ..pieces import piece_length, refuse_prompt_patches, refuse_windows
 from ..slopes.clean_run import clean_run
 from ..slopes.directions import directions
@@ -91,7 +91,7 @@ def head_slopes(
     patches = tuple(replace(patch, source=source, strength=1.0) for source in sources)
     measuring = _Measuring(
         bridge,
-        bounds=tuple(each.bind(bridge) for each in patches),
+        bounds=tuple(filter(None, bind_all(bridge, patches))),
         scopes=tuple(by_scope.values()),
         shape=shape,
     )

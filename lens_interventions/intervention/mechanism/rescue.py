@@ -20,7 +20,7 @@ from ..known_text import KnownText
 from ..losses.loss_sums import require_finite
 from ..losses.scopes import Scope, chosen_predictions, scopes_by_name
 from ..names import function_names
-from ..patch import NextTokenPatch, require_patch
+from ..patch import NextTokenPatch, bind_all, require_patch
 from ..pieces import piece_length, refuse_prompt_patches, refuse_windows
 from ..sources import SourceFunction, source_names
 from ..text_sums import Reading, text_sums
@@ -118,7 +118,7 @@ def rescue(
     )
     measuring = _Measuring(
         bridge,
-        bounds=tuple(tuple(each.bind(bridge) for each in row) for row in patches),
+        bounds=tuple(tuple(filter(None, bind_all(bridge, row))) for row in patches),
         through=tuple(through),
         scopes=tuple(by_scope.values()),
     )
@@ -158,23 +158,24 @@ class _Measuring:
     def __call__(self, text: KnownText) -> Float[Tensor, "piece scope value"]:
         bridge, tokens = self.bridge, text.tokens
         batch = TokenBatch.unpadded(tokens)
-        lowest = sorted({row[0].patch.layers[0] for row in self.bounds})
-        *streams, final = residuals(bridge, batch, [*(f"{layer}_pre" for layer in lowest), FINAL])
-        entering = dict(zip(lowest, streams, strict=True))
+        layers = sorted({row[0].patch.layers[0] for row in self.bounds})
+        *streams, final = residuals(bridge, batch, [*(f"{layer}_pre" for layer in layers), FINAL])
+        entering = dict(zip(layers, streams, strict=True))
         read = readout(bridge).for_rows(tokens.numel())
         clean = surprisal_of(read, final, tokens.roll(-1, dims=1))
         chosen = chosen_predictions(self.scopes, tokens, clean, text.length)
         # Logits are expensive, and few predictions of a text may count.
-        counts = chosen.any(0)
-        require_finite(clean.where(counts, 0))
+        counted = chosen.any(0)
+        # What follows no prediction may cost infinitely much.
+        clean = clean.where(counted, 0)
+        require_finite(clean)
 
         def nats(late: Tensor) -> Tensor:
             return torch.zeros_like(clean).masked_scatter(
-                counts, surprisal_of(read, late[counts], tokens.roll(-1, dims=1)[counts])
+                counted, surprisal_of(read, late[counted], tokens.roll(-1, dims=1)[counted])
             )
 
-        # What follows no prediction may cost infinitely much.
-        lost = torch.stack([clean.where(counts, 0), *map(nats, self._late(text, entering))])
+        lost = torch.stack([clean, *map(nats, self._late(text, entering))])
         require_finite(lost)
         lost = lost.cpu().double()
         chosen = chosen.cpu().double()

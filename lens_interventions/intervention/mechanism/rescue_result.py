@@ -10,6 +10,7 @@ from jaxtyping import Float
 from ..._summary import summary
 from ...measures.interval_table import interval_table
 from ..patch import NextTokenPatch
+from ..sources import minus_controls
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,6 +118,4 @@ def _compared(
         yield name, "", loss
         if name != "hidden":
             yield name, "hidden", loss - hidden
-    for name, loss in losses.items():
-        if "true" in losses and name != "true":
-            yield "true", name, losses["true"] - loss
+    yield from (("true", name, loss) for name, loss in minus_controls(losses))

@@ -8,11 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ...model.precision import is_half
-from ..bound_patch import LENS_ROWS, BoundPatch, require_shape
+from ...model.readout import LOGIT_ROWS
+from ..bound_patch import BoundPatch, require_shape
 from ..known_text import KnownText
 from ..modes import Mode, Rows, Scales, add, correct, interpolate
 from ..site import PatchSite
-from .final_guess import reads_lens
 
 
 def directions(
@@ -31,8 +31,8 @@ def directions(
     strengths are ignored.
     """
     columns = torch.arange(resid.shape[1], device=resid.device)
-    asks = any(reads_lens(bound.patch) for bound in bounds)
-    for part in columns.split(max(1, LENS_ROWS // len(resid)) if asks else len(columns)):
+    asks = any(bound.patch.reads_lens for bound in bounds)
+    for part in columns.split(max(1, LOGIT_ROWS // len(resid)) if asks else len(columns)):
         yield (
             part,
             list(

@@ -3,12 +3,12 @@
 A patch alone cannot write it, because it is known only after a run of the whole model.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
 from jaxtyping import Int
 from torch import Tensor
 
-from ..patch_fields import PatchFields
 from ..site import PatchSite
 from ..sources import SourceFunction
 
@@ -28,6 +28,8 @@ def final_guess(site: PatchSite) -> Int[Tensor, "batch pos"]:
 class KnownGuesses:
     """The source that writes these tokens, one for each position of the texts of a batch."""
 
+    reads_lens: ClassVar[bool] = False
+
     tokens: Int[Tensor, "batch pos"]
 
     def __call__(self, site: PatchSite) -> Int[Tensor, "batch pos"]:
@@ -38,10 +40,3 @@ class KnownGuesses:
 def source_of(name: str | SourceFunction) -> str | SourceFunction:
     """A source as `NextTokenPatch` takes it."""
     return final_guess if name == "final_guess" else name
-
-
-def reads_lens(patch: PatchFields) -> bool:
-    """Whether the patch reads the lens; unlike its own property, this knows the sources here."""
-    source = patch.source
-    never = source is final_guess or isinstance(source, KnownGuesses)
-    return (replace(patch, source="true") if never else patch).reads_lens

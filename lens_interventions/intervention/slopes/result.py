@@ -14,6 +14,7 @@ from ...measures.intervals import mean_interval
 from ..names import name_of
 from ..patch import NextTokenPatch
 from ..patch_fields import differing
+from ..sources import minus_controls
 from .curvature_result import Curvature
 from .final_guess import final_guess
 from .prediction import SlopePrediction
@@ -216,9 +217,8 @@ class SlopeMap:
             of = {source: self.totals[:, s, e, m, i].T for i, source in enumerate(self.sources)}
             for source, totals in of.items():
                 yield {"source": source, "minus": "", **place}, totals
-            for control, totals in of.items():
-                if "true" in of and control != "true":
-                    yield {"source": "true", "minus": control, **place}, of["true"] - totals
+            for control, totals in minus_controls(of):
+                yield {"source": "true", "minus": control, **place}, totals
 
     @property
     def _patch_numbers(self) -> Int[np.ndarray, "embedding mode source"]:

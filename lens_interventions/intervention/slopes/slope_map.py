@@ -30,7 +30,7 @@ from ..sources import SourceFunction, source_names
 from ..text_sums import Reading, text_sums
 from .clean_run import clean_run
 from .directions import directions
-from .final_guess import KnownGuesses, final_guess, reads_lens, source_of
+from .final_guess import KnownGuesses, final_guess, source_of
 from .residual_gradients import residual_gradients
 from .result import SlopeMap
 
@@ -205,7 +205,7 @@ class _Measuring:
             else bound
             for bound in self.bounds
         ]
-        if any(reads_lens(bound.patch) for bound in bounds):
+        if any(bound.patch.reads_lens for bound in bounds):
             # Two products with the unembedding at each layer are most of the work.
             read = bounds[0].readout.for_rows(len(self.layers) * text.tokens.numel())
             bounds = [replace(bound, readout=read) for bound in bounds]

@@ -46,7 +46,7 @@ _ROUNDING = {False: 2e-5, True: 0.01}
 
 
 @dataclass(frozen=True)
-class TwoStreams:
+class Trial:
     """The result of trying the two streams from one layer up.
 
     Attributes:
@@ -121,16 +121,16 @@ def _question(layer: int) -> str:
     return f"two streams from layer {layer}"
 
 
-def _found_with_few_tokens(bridge: TransformerBridge, layer: int) -> TwoStreams:
-    def try_from(lowest: int) -> TwoStreams:
+def _found_with_few_tokens(bridge: TransformerBridge, layer: int) -> Trial:
+    def try_from(lowest: int) -> Trial:
         with slow_check(
             "whether two copies of a text can be run side by side, once for this model"
         ):
             return _tried_against_steps(bridge, lowest)
 
-    def try_all() -> TwoStreams:
+    def try_all() -> Trial:
         if is_kept(bridge, _question(0)):
-            return TwoStreams(_LENGTH)
+            return Trial(_LENGTH)
         found = try_from(0)
         if found.right_up_to > 0:
             keep_right(bridge, _question(0))
@@ -139,11 +139,11 @@ def _found_with_few_tokens(bridge: TransformerBridge, layer: int) -> TwoStreams:
     if layer == 0:
         return try_all()
     if recall(bridge, _question(0), try_all).right_up_to > 0:
-        return TwoStreams(_LENGTH)
+        return Trial(_LENGTH)
     return try_from(layer)
 
 
-def _tried_against_steps(bridge: TransformerBridge, layer: int) -> TwoStreams:
+def _tried_against_steps(bridge: TransformerBridge, layer: int) -> Trial:
     length = min(_LENGTH, int(bridge.cfg.n_ctx))
     counter = torch.arange(length, device=bridge.cfg.device)[None]
     tokens = random_integers(int(bridge.cfg.d_vocab), 0, counter)
@@ -163,24 +163,24 @@ def _tried_against_steps(bridge: TransformerBridge, layer: int) -> TwoStreams:
             )
         )
         if isinstance(late, str):
-            return TwoStreams(0, raised=late)
+            return Trial(0, raised=late)
         expected = torch.cat(list(recomputed_steps(bridge, [bound], text)), dim=2)[0]
         effect = expected - bridge(tokens)
         actual = bound.readout(late[0])
         possible = bound.readout.possible()
         right = _close(*(rows[..., possible] for rows in (actual, expected, effect)))
-    return TwoStreams(_LENGTH if right else 0)
+    return Trial(_LENGTH if right else 0)
 
 
 def _tried_against_plain(
     bridge: TransformerBridge, layer: int, resid: Float[Tensor, "1 pos d_model"], length: int
-) -> TwoStreams:
+) -> Trial:
     with without_hooks(bridge.hook_points()):
         late = _attempt(lambda: end_of_text(bridge, layer, resid, length))
     if isinstance(late, str):
-        return TwoStreams(0, raised=late)
+        return Trial(0, raised=late)
     actual, expected = map(readout(bridge).normalize, late)
-    return TwoStreams(length if _close(actual, expected, expected) else 0)
+    return Trial(length if _close(actual, expected, expected) else 0)
 
 
 def _attempt(run: Callable[[], Found]) -> Found | str:

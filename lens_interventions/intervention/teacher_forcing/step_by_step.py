@@ -43,10 +43,11 @@ def recomputed_steps(
     This is the definition of teacher forcing under a patch, so it is right by construction.
     """
     rows = PatchedRows.of_prompts(patches, len(text.tokens))
+    last_only = last_logits_only(bridge)
     for known in _growing(text, len(patches)):
         patched = partial(rows, position=known.column_positions(), text=known)
         with bridge.hooks(fwd_hooks=change_layers(rows.layers, patched)):
-            logits = bridge(known.tokens, **last_logits_only(bridge))
+            logits = bridge(known.tokens, **last_only)
         yield _by_patch(logits[:, -1], len(patches))
 
 

@@ -20,7 +20,7 @@ from ...model.precision import at_least_float32
 from ...model.readout import Readout
 from ...model.residuals import residuals
 from ...model.text_pieces import pieces_of_each
-from ...model.tokens import TextOrTokens, TokenBatch
+from ...model.tokens import TextOrTokens, TokenBatch, about
 from ..known_text import KnownText
 from .residual_store import ResidualStore
 
@@ -163,12 +163,8 @@ def split_corpus(
 
     units = cut(texts)
     if held_out is not None:
-        try:
+        with about("held_out"):
             others = cut(held_out)
-        except TypeError as error:
-            raise TypeError(f"of held_out: {error}") from error
-        except ValueError as error:
-            raise ValueError(f"of held_out: {error}") from error
         if not others:
             raise ValueError("no text of held_out has two tokens: give longer ones")
     else:

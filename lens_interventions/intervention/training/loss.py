@@ -105,7 +105,7 @@ def changed_nats(
         wanted = read(expected[rows]).to(logits.dtype).log_softmax(-1)
         found, share = logits.log_softmax(-1), wanted.exp()
         torch.sub(found.exp(), share, out=out)
-        # Tokens that the head excludes have no part: there it is the difference of two infinities.
+        # Tokens that the unembedding excludes have no part: there it is infinity minus infinity.
         return (share * (wanted - found)).where(share > 0, 0).sum(-1), out
 
     return _of_predicting_rows(read, late, text, score, backward)

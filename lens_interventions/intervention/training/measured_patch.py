@@ -44,5 +44,5 @@ class MeasuredPatch(BoundPatch):
         mode = self.patch.mode
         if not isinstance(mode, LearnedWrite) or mode.base is None:
             return site.resid
-        tables = (self.embeddings, self.readout, self.lens, self.centers)
+        tables = (self.embeddings, self.readout, self.lens, self.means)
         return BoundPatch(mode.base.patch(), *tables).patch_rows(site, active)

@@ -20,7 +20,7 @@ from ...model.exclusive import exclusive
 from ...model.fingerprint import fingerprint
 from ...model.gradients import frozen, require_gradients
 from ...model.residuals import residuals
-from ...model.tokens import TextOrTokens, TokenBatch
+from ...model.tokens import TextOrTokens, TokenBatch, about
 from ..adapted_reader import Adapt
 from ..learned_write import LearnedWrite
 from ..patch import NextTokenPatch
@@ -176,10 +176,8 @@ def train_patch(
         ours = corpora(texts, held_out)
         check_reach(ours.training.pieces, options, purpose="train on")
         check_reach(ours.held_out.pieces, options, purpose="hold out")
-        try:
+        with about("preserve"):
             preserved = None if preserve is None else corpora(preserve, None)
-        except ValueError as error:
-            raise ValueError(f"of the texts to preserve: {error}") from error
         reader = None
         if adapt is not None:
             assert adapter_rank is not None

@@ -10,6 +10,7 @@ from ...drawing.scales import thinned
 from ...drawing.theme import ThemeName, template
 from ...drawing.titles import LINE, headline, title_block
 from ...drawing.wrapped import LEFT
+from .hover import TOKEN_WIDTH
 from .over_layers import AXIS
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def draw_commitment(
     names = ["never" if i < 0 else rows[i] for i in first]
     cells = zip(positions, inputs, guesses, names, strict=True)
     told = [
-        f"position {position} {markup(shorten(token, 40))}<br>final guess "
-        f"{markup(shorten(guess, 40))}<br>from layer: {name}"
+        f"position {position} {markup(shorten(token, TOKEN_WIDTH))}<br>final guess "
+        f"{markup(shorten(guess, TOKEN_WIDTH))}<br>from layer: {name}"
         for position, token, guess, name in cells
     ]
     figure = go.Figure(layout={"template": template(theme)})

@@ -17,7 +17,7 @@ TOKEN_WIDTH = 40
 
 def hover_template(grid: Grid, *, header: str = "") -> str:
     """The text around the numbers of `hover_data`, in plotly's template language."""
-    index = iter(range(10**6))
+    index = itertools.count()
 
     def places(number: int, between: str) -> str:
         return between.join(f"%{{customdata[{next(index)}]}}" for _ in range(number))

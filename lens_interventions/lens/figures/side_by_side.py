@@ -15,6 +15,7 @@ from ...drawing.units import RANK, place
 from ...drawing.wrapped import LEFT, RIGHT
 from .grid import Grid
 from .heatmap import grid_panel, reading
+from .hover import TOKEN_WIDTH
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -176,7 +177,11 @@ def _difference(first: Grid, second: Grid, *, names: tuple[str, str]) -> Panel:
         hover_template="<br>".join(["layer %{y}, %{x}", *lines]) + "<extra></extra>",
         hover_data=[
             [
-                [rounded(before), rounded(after), *(markup(shorten(text, 40)) for text in texts)]
+                [
+                    rounded(before),
+                    rounded(after),
+                    *(markup(shorten(text, TOKEN_WIDTH)) for text in texts),
+                ]
                 for before, after, *texts in zip(*row, strict=True)
             ]
             for row in cell_items

@@ -185,7 +185,7 @@ class TestLongTexts:
             teacher_forced_log_probs(llama, tokens[:1], PATCH, max_length=10, overlap=9)
         with pytest.raises(
             ValueError,
-            match=f"max_length must be from 2 to the model's context {N_CTX}, got 1: each",
+            match=rf"from 2 \(with the BOS token\) to the model's context {N_CTX}, got 1",
         ):
             teacher_forced_log_probs(llama, tokens[:1], PATCH, max_length=1)
 

@@ -313,7 +313,7 @@ def test_penalties_that_cannot_work_are_refused():
     with pytest.raises(ValueError, match=r"a write_penalty of 0\.5 cannot make it shorter"):
         train(bridge, options=dataclasses.replace(SMALL, write_penalty=0.5), **fixed)
     options = dataclasses.replace(SMALL, change_penalty=1.0)
-    with pytest.raises(ValueError, match="of the texts to preserve: 3 pieces of 12 tokens"):
+    with pytest.raises(ValueError, match="preserve: 3 pieces of 12 tokens"):
         train(bridge, preserve=[[5, 6, 7]] * 3, options=options)
 
 

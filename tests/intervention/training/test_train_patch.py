@@ -183,7 +183,7 @@ class TestRefusals:
             ),
             ({"texts": [[5, 6, 7]]}, "1 piece of 12 tokens to train on and 0 to hold out"),
             ({"texts": [[5, 6, 7]], "held_out": [[5]]}, "no text of held_out has two tokens"),
-            ({"held_out": [[5, 999]]}, "of held_out: text 0: token ids must be in"),
+            ({"held_out": [[5, 999]]}, "held_out: text 0: token ids must be in"),
             # Nothing would be written there, and no step would be better than the first.
             ({"held_out": [[5, 6]]}, "at position 1, but pieces of at most 2 tokens to hold out"),
             (

@@ -15,7 +15,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _known: dict[tuple[str, str], torch.dtype | None] = {}
 
 
-def other_weights_found(
+def weights_mismatch(
     bridge: ReadableModel, expected: str, what: str, settings: Mapping[str, Any], remedy: str
 ) -> str | None:
     """None if the bridge has the weights of a fingerprint, else what it has and what to do then.

@@ -9,7 +9,7 @@ import lens_interventions as li
 from lens_interventions.fitting.affine_fit import fit_affine_lens
 from lens_interventions.fitting.input_probe import fit_input_probe
 from lens_interventions.model.fingerprint import fingerprint
-from lens_interventions.model.own_weights import other_weights_found
+from lens_interventions.model.same_weights import weights_mismatch
 from tests.support.corpora import random_texts
 from tests.support.tiny import random_tokens, tiny_bridge
 
@@ -58,7 +58,7 @@ def test_weights_that_rounding_changed_are_refused_and_the_dtypes_named():
     with pytest.raises(ValueError, match="in bfloat16, but the lens was fitted in float32"):
         li.logit_lens(bfloat16, random_tokens(1, 5), lens=lens)
     # As of what was saved before dtypes were.
-    problem = other_weights_found(bfloat16, lens.fingerprint, "write", {}, "train one")
+    problem = weights_mismatch(bfloat16, lens.fingerprint, "write", {}, "train one")
     assert problem.endswith(
         "in bfloat16: train one, or load the same model in the dtype in which it was then"
     )
