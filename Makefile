@@ -18,10 +18,11 @@ RESULTS := results/smollm2-135m-instruct
 # Tests start dozens of processes; without kept bytecode each compiles all it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-PACKAGE := $(shell find lens_interventions -type f -not -path '*__pycache__*')
-CHECKED := $(PACKAGE) $(wildcard *.md Makefile mkdocs.yml) \
-           $(shell find tests benchmarks notebooks docs results -type f \
-                   -not -path '*__pycache__*' 2>/dev/null)
+OWN     := -type f -not -path '*__pycache__*'
+PACKAGE := $(shell find lens_interventions $(OWN))
+LIST    := find $(wildcard lens_interventions tests benchmarks notebooks docs results *.md \
+                Makefile mkdocs.yml pyproject.toml) $(OWN)
+CHECKED := $(shell $(LIST))
 
 .PHONY: demo test lint docs compat bench format clean FORCE
 .DELETE_ON_ERROR:
@@ -46,9 +47,9 @@ report/index.html: $(VENV)/.readable $(PACKAGE) $(shell find $(RESULTS) -type f)
 	touch $@
 
 # A list of the files that changes when one is removed. Their directories also change, but with
-# every __pycache__ that Python makes in them.
+# every __pycache__ that Python makes in them. The names themselves are too long for one command.
 $(VENV)/.checked: $(VENV)/.installed FORCE
-	@echo $(CHECKED) | cmp -s - $@ || echo $(CHECKED) > $@
+	@$(LIST) | sort | cmp -s - $@ || $(LIST) | sort > $@
 
 $(VENV)/.linted: $(VENV)/.checked $(CHECKED)
 	$(BIN)/ruff check .

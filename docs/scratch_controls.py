@@ -199,6 +199,8 @@ def over_six_seeds(place: str) -> tuple[li.experiments.Finding, ...]:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["train"]:
+        if len(sys.argv) < 3:
+            sys.exit("usage: python docs/scratch_controls.py train OUT [RUN ...]")
         chosen = sys.argv[3:] or list(RUNS)
         if unknown := set(chosen) - set(RUNS):
             sys.exit(f"no run is called {', '.join(sorted(unknown))}; there are {', '.join(RUNS)}")

@@ -120,4 +120,6 @@ def patched(bridge: TransformerBridge) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python docs/second_model.py MODEL")
     main(sys.argv[1])

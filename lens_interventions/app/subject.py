@@ -5,7 +5,6 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.tools.analysis import JacobianLens
 
@@ -190,17 +189,6 @@ def _condition(bridge: TransformerBridge) -> Hashable:
 
 
 def _bytes(values: Any) -> int:
-    """Bytes of the tensors among results, which are tensors, mappings and objects with tensors."""
-    total = 0
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            total += value.nbytes
-        elif isinstance(value, dict):
-            total += _bytes(value.values())
-        elif isinstance(value, tuple):
-            total += _bytes(value)
-        elif hasattr(value, "tensors"):
-            total += _bytes(value.tensors().values())
-        elif hasattr(value, "streams"):
-            total += _bytes(value.streams.values())
-    return total
+    """Bytes of the tensors of readings and trajectories."""
+    with_tensors = (value for value in values if hasattr(value, "tensors"))
+    return sum(tensor.nbytes for value in with_tensors for tensor in value.tensors().values())

@@ -58,7 +58,7 @@ def write_panel(subject: Subject, state: State, emit: Emit) -> None:
             )
             loops[row] = found
 
-    out = generate(
+    generate(
         subject.bridge,
         [begun],
         [None, patch],
@@ -68,13 +68,7 @@ def write_panel(subject: Subject, state: State, emit: Emit) -> None:
         callback=told,
         **sampling(state.temperature, state.processors),
     )
-    emit(
-        "end",
-        {
-            arm: {"finished": bool(out.finished[row]), "nats": -float(out.log_probs[row].nanmean())}
-            for row, arm in enumerate(ARMS)
-        },
-    )
+    emit("end", {})
 
 
 def alternatives_panel(subject: Subject, state: State, emit: Emit) -> None:

@@ -67,7 +67,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **options)
         except KeyboardInterrupt as stop:
-            kept = getattr(stop, "__notes__", ["nothing was kept"])
+            kept = getattr(stop, "__notes__", ["nothing new was kept"])
             _print_line("Stopped", "; ".join(kept))
             raise typer.Exit(_INTERRUPTED) from None
 

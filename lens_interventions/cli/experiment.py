@@ -77,8 +77,8 @@ def experiment(
         list[str] | None,
         typer.Option(
             help="For copying only: a text file, or dataset:NAME:COLUMN, to read instead of the "
-            "preset's natural text. May be given several times. Later repeats of surprising tokens "
-            "are those of docstrings all the same."
+            "preset's natural text. May be given several times. The question on later repeats of "
+            "surprising tokens still reads docstrings."
         ),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="How many processes share the work.")] = 1,
@@ -107,10 +107,10 @@ def experiment(
             require_source(source)
     loaded = NamedModel(model, device, dtype, revision)
     options: dict[str, Any] = {} if name in _OWN_MODELS else {"model": loaded}
-    if text:
-        options["settings"] = _copying_settings(loaded, preset.value, tuple(text))
     measure: Callable[..., Result] = getattr(experiments, name.value)
     typer.echo(f"{name.value}: loading the model and its texts ...", err=True)
+    if text:
+        options["settings"] = _copying_settings(loaded, preset.value, tuple(text))
     with ExitStack() as stack:
         result = measure(
             preset=preset.value,

@@ -82,7 +82,7 @@ def lens(
     with usage(), nothing_collected():
         options = _lens_options(stat, layers, positions, watch or [], compare_with)
     read = _text(text, file)
-    require_output(out, (*FIGURES, *_NUMBERS), file)
+    require_output(out, (*FIGURES, *_NUMBERS), file, None if lens is None else Path(lens))
     with usage(), nothing_collected():
         if out is None or out.suffix.lower() not in _NUMBERS:
             _check_compared(stat, compare_with)

@@ -66,6 +66,7 @@ Scopes = Annotated[
     typer.Option(
         "--scope",
         callback=one_of(SCOPES),
+        show_default="all",
         help="Predictions to sum over: all, copyable, other, after_surprise or repeated_surprise. "
         "May be given several times.",
     ),

@@ -79,7 +79,7 @@ def score(
 
     The intervals resample documents, or pieces if there is one document, and never tokens.
 
-    If you stop it while it writes to a file, the same command continues from OUT.partial.
+    With --out, the same command continues from OUT.partial if you stop it.
     """
     from ..intervention.losses.patch_loss import patch_loss
     from ..intervention.pieces import piece_length

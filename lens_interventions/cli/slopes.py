@@ -39,6 +39,9 @@ _TABLES = (".csv", ".json")
 _FINAL_GUESS = "final_guess"
 _SOURCES = (*source_names(), _FINAL_GUESS)
 
+DRAWN = ("true", "current", "previous", "shuffled", "random", _FINAL_GUESS)
+"""The sources that a map has by default."""
+
 
 def slopes(
     file: TextFile,
@@ -50,6 +53,7 @@ def slopes(
         list[str] | None,
         typer.Option(
             callback=one_of(_SOURCES),
+            show_default=", ".join(DRAWN),
             help=f"{', '.join(source_names())} or final_guess. May be given several times.",
         ),
     ] = None,
@@ -57,6 +61,7 @@ def slopes(
         list[str] | None,
         typer.Option(
             callback=one_of(MODES),
+            show_default="add",
             help="add, interpolate or correct. May be given several times.",
         ),
     ] = None,
@@ -64,6 +69,7 @@ def slopes(
         list[str] | None,
         typer.Option(
             callback=one_of(EMBEDDINGS),
+            show_default="W_E",
             help="W_E, W_U or lens (with --lens). May be given several times.",
         ),
     ] = None,
@@ -94,10 +100,10 @@ def slopes(
     documents = read_texts(file, whole=True)
 
     from ..intervention.patch import NextTokenPatch
-    from ..intervention.slopes.slope_map import TOKEN_SOURCES, slope_map
+    from ..intervention.slopes.slope_map import slope_map
 
     fitted = load_lens(lens)
-    sources, modes = source or TOKEN_SOURCES, mode or ["add"]
+    sources, modes = source or DRAWN, mode or ["add"]
     embeddings = cast(Any, embedding or ["W_E"])
     read: dict[str, Any] = {"gate": gate, "gate_on": gate_on, "lens": fitted}
     with usage():

@@ -84,9 +84,9 @@ def refine_affine_lens(
     `TypeError` if one of these numbers or the seed is not a whole number, or `lens` is none.
     """
     require_gradients("refine_affine_lens")
-    numbers = {"steps": steps, "batch": batch, "held_out": held_out, "patience": patience}
     require_instance("lens", lens, AffineLens)
-    require_counts(**numbers, evaluate_every=evaluate_every)
+    require_counts(steps=steps, batch=batch, held_out=held_out, patience=patience)
+    require_counts(evaluate_every=evaluate_every)
     require_counts(least=2, window=window)
     require_whole_numbers(seed=seed)
     if not 0 < learning_rate < math.inf:

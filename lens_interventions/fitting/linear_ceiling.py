@@ -185,14 +185,14 @@ def _fit_moments(
                 of.wanted[part].addmm_(rows.T, wanted)
                 of.rows[part] += len(rows)
     n_texts = next(numbers)
-    if n_texts >= _CHOOSING and not all(min(m.rows) for m in moments.values()):
-        raise ValueError(
-            f"the write acts on no position of {n_texts} texts, or of every {_CHOOSING}th of them, "
-            "on which the ridge is chosen: give longer texts"
-        )
     if n_texts < _CHOOSING:
         raise ValueError(
             f"{n_texts} texts do not leave one in {_CHOOSING} to choose the ridge on: give more"
+        )
+    if not all(min(m.rows) for m in moments.values()):
+        raise ValueError(
+            f"the write acts on no position of {n_texts} texts, or of every {_CHOOSING}th of them, "
+            "on which the ridge is chosen: give longer texts"
         )
     return moments
 

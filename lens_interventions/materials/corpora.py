@@ -16,7 +16,7 @@ DOCUMENTS = 2000
 
 _DATASET = "dataset:"
 
-# More documents than any setting reads.
+# The most characters of a module.
 _CODE_LENGTH = 8192
 
 

@@ -169,7 +169,7 @@ def joint_verdict(
     lead, change = _gain(joint, lower_is_better), _gain(unpatched, lower_is_better)
     ahead = _direction(lead, p_joint, smallest_effect)
     plain = _direction(change, p_unpatched, smallest_effect)
-    is_ahead, beats_none = (found in ("helps", "helps a little") for found in (ahead, plain))
+    is_ahead, beats_unpatched = (found in ("helps", "helps a little") for found in (ahead, plain))
     interval, p_value, against = joint, p_joint, JOINT
     outcome: Outcome = "undecided"
     if is_ahead:
@@ -187,7 +187,7 @@ def joint_verdict(
         smallest_visible,
         p_value,
         against,
-        tuple(not_ahead_of) if beats_none and not is_ahead else (),
+        tuple(not_ahead_of) if beats_unpatched and not is_ahead else (),
     )
 
 

@@ -3,16 +3,19 @@
 import subprocess
 import sys
 
+import typer
 from typer.testing import CliRunner
 
 from lens_interventions import cli
 
 
 def test_help_of_every_command():
-    result = CliRunner().invoke(cli.app, ["--help"])
-    for command in ("lens", "demo", "report"):
-        assert command in result.output
-        assert CliRunner().invoke(cli.app, [command, "--help"]).exit_code == 0
+    commands = typer.main.get_command(cli.app).commands
+    assert {"lens", "generate", "experiment", "report"} <= set(commands)
+    for name in commands:
+        result = CliRunner().invoke(cli.app, [name, "--help"])
+        assert result.exit_code == 0
+        assert f" {name} [OPTIONS]" in result.output
 
 
 def test_as_a_module():

@@ -38,8 +38,7 @@ export function rove(container) {
     const next = buttons[buttons.indexOf(document.activeElement) + step];
     if (!step || !next) return;
     event.preventDefault();
-    document.activeElement.tabIndex = -1;
-    next.tabIndex = 0;
+    for (const each of buttons) each.tabIndex = each === next ? 0 : -1;
     next.focus();
   });
 }

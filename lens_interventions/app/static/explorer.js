@@ -61,7 +61,7 @@ const panels = {
     async view(view) {
       showPromptOf(view);
       showLeftOut(view.left_out);
-      await showHeatMap("compare", view, () => {});
+      await showHeatMap("compare", view, null);
       say("");
     },
   },
@@ -251,7 +251,10 @@ const download = (task) => {
   return ask(task, { file: ({ name, type, content }) => save(name, type, content), error: fail });
 };
 byId("save-html").onclick = () => download("html");
-byId("save-csv").onclick = () => (state.panel === "write" ? saveWritten() : download("csv"));
+byId("save-csv").onclick = () => {
+  if (state.panel !== "write") return download("csv");
+  return byId("text-clean") ? saveWritten() : say("There is no text to save.");
+};
 byId("save-png").onclick = () => {
   const figure = byId("heat-map");
   if (!figure?.layout) return say("There is no figure to save.");

@@ -1,5 +1,6 @@
 // The library's figures, in the theme of the page, with cells that can be chosen.
 
+import { byId } from "./elements.js";
 import { settings } from "./state.js";
 
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
@@ -70,6 +71,9 @@ export function choosable(place, choose) {
         };
       }
       mark(place, trace, cell);
+      const name = (axis, at) => place.layout[axis.replace(/^[xy]/, "$&axis")].ticktext[at];
+      byId("status").textContent =
+        `Layer ${name(trace.yaxis ?? "y", cell.row)}, token ${name(trace.xaxis ?? "x", cell.column)}`;
     } else if (event.key === "Enter" && cell) pick();
     else return;
     event.preventDefault();

@@ -64,7 +64,7 @@ export function showStrip(tokens, choose) {
     return element("button", {
       type: "button", className: "token", tabIndex: -1, title: `position ${token.position}${told}`,
       "data-position": token.position,
-      onclick: () => choose(token.position),
+      disabled: state.panel === "compare", onclick: () => choose(token.position),
     }, settles, element("span", { className: "piece" }, token.text));
   }));
   markToken();

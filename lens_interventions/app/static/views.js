@@ -21,9 +21,11 @@ function places(panel) {
   return { figure: byId("heat-map"), more: byId("more") };
 }
 
+// Without `choose`, cells cannot be chosen.
 export async function showHeatMap(panel, view, choose) {
   const { figure } = places(panel);
   await draw(figure, view.figure);
+  if (!choose) return;
   heatMap = choosable(figure, (row, position) => choose(view.points[row], position));
   heatMap.points = view.points;
   markCell();
@@ -40,8 +42,8 @@ export function showCell(cell, { watch, choosePoint }) {
   const { more } = places("read");
   const choosing = document.activeElement?.id === "point";
   const points = element("select", { id: "point", onchange: (event) => choosePoint(event.target.value) },
-    ...cell.points.map((point) => element("option", { value: point, selected: point === cell.point },
-      { "0_pre": "input", final_post: "final" }[point] ?? point.replace("_pre", ""))));
+    ...cell.points.map(([point, name]) =>
+      element("option", { value: point, selected: point === cell.point }, name)));
   const rows = cell.statistics.map(({ label, value, log_prob }) => element("tr", {},
     element("th", { scope: "row" }, label),
     element("td", { className: "number" }, String(value)),

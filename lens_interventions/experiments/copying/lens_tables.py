@@ -10,6 +10,8 @@ from ..engine.results import Tables
 from .choice import Choice
 from .settings import CopyingSettings
 
+_KINDS = ("all", "common", "rare", "near", "far")
+
 
 def lens_table(rows: Tables, choice: Choice) -> pd.DataFrame:
     """Share of templates in which each residual point has the word's first token at the top."""
@@ -22,7 +24,7 @@ def lens_table(rows: Tables, choice: Choice) -> pd.DataFrame:
             if tag.startswith("point-")
         }
     )
-    for kind in ("all", "common", "rare", "near", "far"):
+    for kind in _KINDS:
         for point in points:
             tags = {f"point-{point}"} | ({kind} if kind != "all" else set())
             if tagged(rows["lens"], tags).empty:
@@ -49,20 +51,20 @@ def lens_first_table(settings: CopyingSettings, rows: Tables, choice: Choice) ->
     """
     found = []
     true = Arm.at(choice.cell)
-    for kind in ("all", "common", "rare", "near", "far"):
+    for kind in _KINDS:
         tags = frozenset() if kind == "all" else frozenset({kind})
         if tagged(rows["lens"], tags).empty:
             continue
         totals = totals_of(rows["lens"], Measure("lens_first", tags), REPORT)
-        for arm, reference in [(true, NO_PATCH), (true, choice.control)]:
+        for reference in (NO_PATCH, choice.control):
             found.append(
                 {
                     "words": kind,
-                    "source": arm.source,
+                    "source": true.source,
                     "minus": reference.source,
-                    "mean": totals.mean(arm),
+                    "mean": totals.mean(true),
                     "unpatched": totals.mean(NO_PATCH),
-                    **contrast(totals, arm, reference, settings.resampling).columns(),
+                    **contrast(totals, true, reference, settings.resampling).columns(),
                 }
             )
     return pd.DataFrame(found)

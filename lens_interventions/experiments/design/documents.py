@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...drawing.labels import counted
 from ...materials import Document
 from ...materials.corpora import read_documents
 from ...materials.shingles import groups
@@ -86,6 +87,31 @@ def unrelated_documents(
 def cluster_of(source: str, document: Document) -> str:
     """The name of a document, under which its rows are summed."""
     return f"{source}: {document.title}"
+
+
+def documents_with_components(
+    bridge: TransformerBridge,
+    sources: Sequence[str],
+    *,
+    documents: int,
+    tokens: int,
+    seed: int,
+    least: int,
+) -> list[dict[str, Any]]:
+    """Of `document_beginnings`, those that `has_components` is true of.
+
+    Raises `ValueError` if they are fewer than `least`.
+    """
+    texts = {source: read_documents(source) for source in sources}
+    found = document_beginnings(bridge, texts, documents=documents, tokens=tokens, seed=seed)
+    found = [document for document in found if has_components(document["tokens"])]
+    if len(found) < least:
+        raise ValueError(
+            f"{counted(len(found), 'document')} of {', '.join(sources)} with two different tokens "
+            f"after the first, and at least {least} needed: components are read off deviations "
+            "from a document's mean, so give more documents, or longer ones"
+        )
+    return found
 
 
 def has_components(tokens: Sequence[int]) -> bool:

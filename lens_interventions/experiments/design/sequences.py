@@ -55,9 +55,8 @@ def require_both_halves(texts: Iterable[TokenSequence], table: str) -> None:
     """Raise `ValueError` if one of the halves of a table has no sequences."""
     missing = {SELECTION, REPORT} - {text.half for text in texts}
     if missing:
-        raise ValueError(
-            f"there is nothing for {table} on the {missing.pop()} half: give more texts"
-        )
+        halves = " and ".join(sorted(missing))
+        raise ValueError(f"there is nothing for {table} on the {halves} half: give more texts")
 
 
 def beginning(bridge: TransformerBridge) -> tuple[int, ...]:

@@ -126,13 +126,13 @@ class Result:
                 *(directory / "figures" / f"{name}.json" for name in figures),
             )
         }
-        summary = {
+        contents = {
             "tables": list(self.tables),
             "figures": list(figures),
             "verdicts": verdicts,
             "sha256": files,
         }
-        write_json(directory / _RESULT, summary)
+        write_json(directory / _RESULT, contents)
 
 
 def load_result(directory: str | Path) -> Result:
@@ -146,23 +146,23 @@ def load_result(directory: str | Path) -> Result:
     directory = Path(directory)
     header = read_header(directory)
     verify_rows(directory)
-    summary_file = directory / _RESULT
-    if not summary_file.exists():
+    result_file = directory / _RESULT
+    if not result_file.exists():
         raise RunDirectoryError(
             f"{directory} is not finished: run the experiment with this directory again, and it "
             "will continue where it stopped"
         )
     try:
-        summary = json.loads(summary_file.read_text(encoding="utf-8"))
-        for name, expected in summary.get("sha256", {}).items():
+        contents = json.loads(result_file.read_text(encoding="utf-8"))
+        for name, expected in contents.get("sha256", {}).items():
             if sha256(directory / name) != expected:
                 raise ValueError(f"the checksum of {name} does not match")
         tables = {
             name: pd.read_parquet(directory / "tables" / f"{name}.parquet")
-            for name in summary["tables"]
+            for name in contents["tables"]
         }
-        findings = tuple(map(_finding, summary["verdicts"]))
-        figures = list(summary["figures"])
+        findings = tuple(map(_finding, contents["verdicts"]))
+        figures = list(contents["figures"])
     except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         raise RunDirectoryError(
             f"{directory} is damaged ({error}): run the experiment with this directory again, and "

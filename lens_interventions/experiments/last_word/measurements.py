@@ -120,13 +120,16 @@ def measure_sources(
     labels = [f"{layer}_pre" for layer in layers]
     *instead, last = residuals(bridge, _batch(bridge, other), [*labels, FINAL])
 
+    read = readout(bridge)
+
     def heard(final: Float[Tensor, "1 pos d_model"]) -> float:
-        logits = readout(bridge)(final[0, begin - 1 :])
+        logits = read(final[0, begin - 1 :])
         watched = torch.full((len(logits),), word, device=logits.device)
         return float(as_double(log_probs_of(logits, watched)).mean())
 
     (clean,) = residuals(bridge, _batch(bridge, ids), [FINAL])
     asked = heard(clean)
+    whole = asked - heard(last)
     rows = []
     for layer, resid in zip(layers, instead, strict=True):
         for where, place in places.items():
@@ -152,7 +155,7 @@ def measure_sources(
                     "layer": layer,
                     "where": where,
                     "lost": asked - heard(final),
-                    "whole": asked - heard(last),
+                    "whole": whole,
                 }
             )
     return pd.DataFrame(rows)

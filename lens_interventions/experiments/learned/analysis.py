@@ -32,7 +32,7 @@ from ..design.contrasts import contrasts, with_holm
 from ..design.findings import resampled
 from ..design.material import text_tag
 from ..design.sequences import REPORT, SELECTION
-from ..design.totals import Measure, Totals, totals_of
+from ..design.totals import Measure, Totals, tagged, totals_of
 from ..engine.results import Analysis, Finding, Tables
 from .evaluation import NO_SEED, over_seeds
 from .figures import draw
@@ -88,7 +88,7 @@ def analyse(settings: LearnedSettings, rows: Tables) -> Analysis:
     return Analysis(tables, findings, draw)
 
 
-def compared(
+def rows_of_pairs(
     settings: LearnedSettings, totals: Totals, pairs: Sequence[tuple[Arm, Arm]]
 ) -> list[dict[str, Any]]:
     """A row of arm minus reference for each pair, with Holm's correction over the pairs."""
@@ -150,14 +150,15 @@ def _comparison(
 
     Where frames are crossed with words, they are resampled too.
     """
-    compared = compare(
-        against(with_seeds, main_arm(settings)),
-        _references(settings),
-        settings.resampling,
-        lower_is_better=question.measure.lower_is_better,
-    )
     # Seeds are the same in both halves, so the other half says nothing of how they vary.
-    return with_visible_by_width(compared)
+    return with_visible_by_width(
+        compare(
+            against(with_seeds, main_arm(settings)),
+            _references(settings),
+            settings.resampling,
+            lower_is_better=question.measure.lower_is_better,
+        )
+    )
 
 
 def _contrasts(
@@ -175,7 +176,7 @@ def _contrasts(
     for question in asked:
         totals = with_seeds[question.name]
         controls = [(main_arm(settings, source), NO_PATCH) for source in control_sources()]
-        alone = compared(settings, totals, controls)
+        alone = rows_of_pairs(settings, totals, controls)
         found += [
             {
                 "question": question.name,
@@ -204,7 +205,7 @@ def _by_seed(
         ):
             found += [
                 {"question": question.name, "seed": seed, **row}
-                for row in compared(settings, totals, pairs)
+                for row in rows_of_pairs(settings, totals, pairs)
             ]
     return pd.DataFrame(found).drop(columns="p_holm")
 
@@ -246,7 +247,7 @@ def _categories(
         for label, wanted in tags.items():
             measure = Measure(question.measure.name, frozenset(wanted))
             part = rows[question.table]
-            if not any(wanted <= set(c.split()) for c in part["category"].unique()):
+            if tagged(part, wanted).query("half == @REPORT").empty:
                 continue
             totals = totals_of(part, measure, REPORT)
             if totals.counts.sum() == 0:

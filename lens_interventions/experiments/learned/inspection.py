@@ -50,12 +50,11 @@ def measure_directions(bridge: TransformerBridge, write: Values, n: int) -> pd.D
     """
     learned, layer = decoded_write(write["write"]), int(write["layer"])
     matrix = learned_map(learned, layer)
-    every = singular_directions(matrix, len(matrix)).values
-    found = singular_directions(matrix, n)
-    scores = _table(bridge, learned).double() @ found.inputs.T
+    found = singular_directions(matrix, len(matrix))
+    scores = _table(bridge, learned).double() @ found.inputs[:n].T
     read = readout(bridge)
     rows = []
-    for index in range(len(found.values)):
+    for index in range(min(n, len(found.values))):
         for sign in (1, -1):
             logits = read(sign * found.outputs[index])
             rows.append(
@@ -63,7 +62,7 @@ def measure_directions(bridge: TransformerBridge, write: Values, n: int) -> pd.D
                     "seed": int(write["seed"]),
                     "direction": index,
                     "value": float(found.values[index]),
-                    "share": _share(every, index),
+                    "share": _share(found.values, index),
                     "sign": sign,
                     "reads": _tokens(bridge, sign * scores[:, index]),
                     "writes": _tokens(bridge, logits),
@@ -102,15 +101,15 @@ def measure_geometry(bridge: TransformerBridge, write: Values, n: int) -> pd.Dat
 def measure_attention(bridge: TransformerBridge, write: Values, sequence: Values) -> pd.DataFrame:
     """Attention by kind of position while copying, of the patched layer's heads and those above.
 
-    Each token of the second copy is the last of two runs: one in which every position before it is
-    patched, and one without a patch. Values are means over the tokens.
+    Each token of the second copy but the last ends two runs: one in which every position before it
+    is patched, and one without a patch. Values are means over the tokens.
     """
     patch = decoded_write(write["write"]).patch(seed=int(write["seed"]))
     text = from_values(TokenSequence, sequence)
     tokens = torch.tensor(text.tokens, device=bridge.cfg.device)
     ends = range(len(tokens) - text.copied + 1, len(tokens))
     layers = range(patch.layers[0], int(bridge.cfg.n_layers))
-    sums = {name: [torch.zeros(0)] * len(layers) for name in ("clean", "patched")}
+    sums: dict[tuple[str, int], Any] = {}
     for start in range(0, len(ends), _PREFIXES):
         lengths = torch.tensor(ends[start : start + _PREFIXES], device=tokens.device)
         prefixes = tokens[: int(lengths.max())].expand(len(lengths), -1)
@@ -119,13 +118,12 @@ def measure_attention(bridge: TransformerBridge, write: Values, sequence: Values
         hooks = patch.fwd_hooks(bridge, prefixes, attention_mask=mask, text_seeds=seeds)
         for name, used in (("clean", []), ("patched", hooks)):
             read = _last_patterns(bridge, prefixes, lengths, layers, used)
-            for index, pattern in enumerate(read):
+            for layer, pattern in zip(layers, read, strict=True):
                 added = _summed_by_kind(pattern, tokens, lengths)
-                known = sums[name][index]
-                sums[name][index] = added if known.numel() == 0 else known + added
+                sums[name, layer] = sums.get((name, layer), 0) + added
     rows = []
-    for index, layer in enumerate(layers):
-        clean, patched = (sums[name][index] / len(ends) for name in ("clean", "patched"))
+    for layer in layers:
+        clean, patched = (sums[name, layer] / len(ends) for name in ("clean", "patched"))
         for head in range(len(clean)):
             for number, kind in enumerate(KINDS):
                 rows.append(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..design.documents import unrelated_documents
-from ..design.material import induction_sequences, template_sequences, text_sequences
+from ..design.material import induction_sequences, template_sequences, text_sequences, text_tag
 from ..design.sequences import TokenSequence, beginning, require_both_halves, token_list
 from .settings import LearnedSettings
 
@@ -15,7 +15,7 @@ def measured_sequences(
 ) -> dict[str, list[TokenSequence]]:
     """The sequences to measure, by table.
 
-    Raises `ValueError` if a half of a table has no sequences.
+    Raises `ValueError` if a half of a table, or of a source of texts, has no sequences.
     """
     found = {
         "induction": induction_sequences(bridge, settings.material),
@@ -24,6 +24,9 @@ def measured_sequences(
     }
     for table, sequences in found.items():
         require_both_halves(sequences, table)
+    for source in settings.material.texts:  # each is a question of its own
+        of_source = [text for text in found["text"] if text.tags == text_tag(source)]
+        require_both_halves(of_source, source)
     return found
 
 

@@ -137,28 +137,26 @@ def sample(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables) -
 
 def train_layers(bridge: TransformerBridge, settings: LearnedSettings, _rows: Tables) -> list[Unit]:
     """Trainings of fewer steps at other layers."""
-    return _training_units(bridge, settings, _new(layer_trainings(settings), settings))
+    return _training_units(bridge, settings, layer_trainings(settings))
 
 
 def measure_layers(
     bridge: TransformerBridge, settings: LearnedSettings, rows: Tables
 ) -> list[Unit]:
     """The selection half under the writes of the sweep over layers."""
-    new = _new(layer_trainings(settings), settings)
-    return _measure_units(bridge, settings, rows, new, SELECTION, "layers", _SWEPT)
+    trainings = layer_trainings(settings)
+    return _measure_units(bridge, settings, rows, trainings, SELECTION, "layers", _SWEPT)
 
 
 def train_ranks(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables) -> list[Unit]:
     """Trainings with other ranks at the best layer."""
-    trainings = rank_trainings(settings, best_layer(settings, rows))
-    return _training_units(bridge, settings, _new(trainings, settings, layers=True))
+    return _training_units(bridge, settings, _new_ranks(settings, rows))
 
 
 def measure_ranks(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables) -> list[Unit]:
     """The selection half under the writes of the sweep over ranks."""
-    trainings = rank_trainings(settings, best_layer(settings, rows))
-    new = _new(trainings, settings, layers=True)
-    return _measure_units(bridge, settings, rows, new, SELECTION, "ranks", _SWEPT)
+    trainings = _new_ranks(settings, rows)
+    return _measure_units(bridge, settings, rows, trainings, SELECTION, "ranks", _SWEPT)
 
 
 def measure_best(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables) -> list[Unit]:
@@ -168,8 +166,7 @@ def measure_best(bridge: TransformerBridge, settings: LearnedSettings, rows: Tab
         Training(source, best.layer, best.rank, best.steps, best.seed)
         for source in ("true", *settings.sweep_controls)
     ]
-    new = _new(trainings, settings)
-    return _measure_units(bridge, settings, rows, new, REPORT, "best", _SWEPT)
+    return _measure_units(bridge, settings, rows, trainings, REPORT, "best", _SWEPT)
 
 
 def inspect_writes(
@@ -215,11 +212,10 @@ def inspect_writes(
 _SWEPT = ("induction", "text")
 
 
-def _new(
-    trainings: Sequence[Training], settings: LearnedSettings, *, layers: bool = False
-) -> list[Training]:
-    """Trainings that are neither main ones nor, with `layers`, in the sweep over layers."""
-    known = {*main_trainings(settings), *(layer_trainings(settings) if layers else ())}
+def _new_ranks(settings: LearnedSettings, rows: Tables) -> list[Training]:
+    """The trainings of the sweep over ranks that the sweep over layers has not made."""
+    known = layer_trainings(settings)
+    trainings = rank_trainings(settings, best_layer(settings, rows))
     return [training for training in trainings if training not in known]
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from ...intervention.generation.sample_texts import TEXTS_AT_ONCE
+from ...materials import prose
 from ...measures.behaviour import MIN_LENGTH
 from ..design.conditions import PatchSettings, spread_layers
 from ..design.contrasts import Resampling
@@ -82,6 +83,11 @@ class LoopsSettings:
         require_at_least(self, 2, "prompts", "passages", "documents", "rounds", "document_tokens")
         require_at_least(self, 1, "search_prompts", "batch", "shown")
         require_at_least(self, MIN_LENGTH, "search_tokens", "new_tokens")  # a loop is as long
+        written = len(prose())
+        if self.documents > written:
+            raise ValueError(
+                f"documents must be at most {written}, the texts of prose; got {self.documents}"
+            )
         require_different(self, "layers", "strengths", "modes")
         require_modes(self.modes)
         # Rows are distinguished by the names of their rules.

@@ -48,6 +48,7 @@ class PreservationSettings:
                 f"documents={self.documents} must be at least 2"
             )
         require_at_least(self, 3, "document_tokens")
+        require_at_least(self, 1, "every", "quantiles", "template_words", "template_batch")
 
     @classmethod
     def preset(cls, name: Preset) -> "PreservationSettings":

@@ -13,7 +13,12 @@ from ...fitting.input_reading import MEASURES, input_reading
 from ...fitting.input_recovery import input_recovery
 from ...materials.corpora import read_documents
 from ...model.fingerprint import fingerprint
-from ..design.documents import cluster_of, document_beginnings, has_components, unrelated_documents
+from ..design.documents import (
+    cluster_of,
+    document_beginnings,
+    documents_with_components,
+    unrelated_documents,
+)
 from ..engine.json_values import digest
 from ..engine.results import Tables
 from ..engine.run import Stage
@@ -40,14 +45,14 @@ def plan(bridge: TransformerBridge, settings: RecallSettings, _rows: Tables) -> 
     """
     for kind in settings.bases:
         require_basis(kind)
-    read = document_beginnings(
+    read = documents_with_components(
         bridge,
-        {source: read_documents(source) for source in settings.texts},
+        settings.texts,
         documents=settings.documents,
         tokens=settings.document_tokens,
         seed=settings.seed,
+        least=4,
     )
-    read = [document for document in read if has_components(document["tokens"])]
     probe = {
         "fitted": _fitted(bridge, settings, {document["cluster"] for document in read}),
         "window": settings.window,

@@ -94,11 +94,8 @@ def measured_changes(
             for source in strengths.index
         }
         for source in (name for name in settings.curved_sources if name in strengths):
-            for minus in (UNPATCHED, source):
-                if minus == "true":
-                    continue
-                of = "true" if minus != UNPATCHED else source
-                totals = sums[of] if minus == UNPATCHED else sums[of] - sums[minus]
+            for of, minus in [(source, UNPATCHED), *[("true", source)] * (source != "true")]:
+                totals = sums[of] - sums.get(minus, 0.0)
                 change = mean_contrast(totals, settings.resampling, counts)
                 found.append(
                     {

@@ -8,8 +8,7 @@ import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...lens.unlikely_tokens import GROUPS, MEASURES, unlikely_components
-from ...materials.corpora import read_documents
-from ..design.documents import document_beginnings, has_components
+from ..design.documents import documents_with_components
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit, unit_kind
@@ -53,19 +52,14 @@ def _batches(
     bridge: TransformerBridge, settings: UnlikelySettings
 ) -> list[tuple[str, dict[str, Any]]]:
     """Names and parameters of units, each with some of the documents."""
-    documents = document_beginnings(
+    documents = documents_with_components(
         bridge,
-        {source: read_documents(source) for source in settings.texts},
+        settings.texts,
         documents=settings.documents,
         tokens=settings.document_tokens,
         seed=settings.seed,
+        least=1,
     )
-    documents = [document for document in documents if has_components(document["tokens"])]
-    if not documents:
-        raise ValueError(
-            "no document has two different tokens after its first: components are read off "
-            "deviations from a document's mean, so give longer texts"
-        )
     return [
         (
             f"{start:03d}",

@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import get_args
 
+from ...model.argument_types import require_instance
 from ..engine.presets import Preset
 from ..engine.results import Result
 from ..engine.run import Experiment, run
@@ -49,9 +50,11 @@ def upbringing(
     - `progress`: show a bar with the time left.
 
     Raises `RunDirectoryError` for a directory that is in use, is damaged or belongs to another run;
-    `ValueError` for an unknown preset, or too little text.
+    `ValueError` for an unknown preset, or too little text; `TypeError` for settings of another
+    experiment.
     """
     chosen = UpbringingSettings.preset(preset) if settings is None else settings
+    require_instance("settings", chosen, UpbringingSettings)
     presets = {name: UpbringingSettings.preset(name) for name in get_args(Preset)}
     experiment = Experiment("upbringing", chosen, STAGES, analyse, presets)
     return run(experiment, StartingModel(chosen), out=out, executor=executor, progress=progress)

@@ -45,9 +45,9 @@ def report(
     `OSError` if the page cannot be written.
     """
     target = Path(out)
+    found = find_runs([runs] if isinstance(runs, (str, Path)) else runs)
     target.parent.mkdir(parents=True, exist_ok=True)
     require_writable(target)
-    found = find_runs([runs] if isinstance(runs, (str, Path)) else runs)
     titles = run_titles(found.results)
     shown = [
         _ShownRun(f"run-{number}", titles[path], result)

@@ -103,19 +103,18 @@ class TrainingRun(Generic[N]):
             require_writable(file)
             if file.is_file():
                 self._load(file, known)
-        made = steps(range(self.step, self._options.steps))
-        while self.step < self._options.steps:
-            due = self.step % self._options.evaluate_every == 0
-            if due and (not self.records or self.records[-1]["step"] < self.step):
+
+        def keep() -> None:
+            if not self.records or self.records[-1]["step"] < self.step:
                 self._evaluate(evaluate)
                 if file is not None:
                     self._save(file, known)
-            next(made)
+
+        for _ in steps(range(self.step, self._options.steps)):
+            if self.step % self._options.evaluate_every == 0:
+                keep()
             self._make_step()
-            if self.step == self._options.steps:
-                self._evaluate(evaluate)
-                if file is not None:
-                    self._save(file, known)
+        keep()
 
     @torch.enable_grad()
     def _make_step(self) -> None:
