@@ -37,16 +37,16 @@ from ...model.partial_run import only_blocks_below, only_blocks_from
 from ...model.points import hook_name
 from ...model.roomy_cache import roomy_cache
 from ..known_text import KnownText
-from .patch_batch import PatchedRows
+from .patch_batch import PatchBatch
 
 
-def first_of_two_parts(bridge: TransformerBridge, rows: PatchedRows) -> int:
+def first_of_two_parts(bridge: TransformerBridge, patches: PatchBatch) -> int:
     """The block from which on patched rows run by themselves; 0 if all blocks run together.
 
     Blocks up to the patched one are called in both parts, so a user's torch hook on one of them
     would act twice. With such a hook, all blocks run together.
     """
-    layer = rows.layers[0] if rows.layers else 0
+    layer = patches.layers[0] if patches.layers else 0
     return 0 if lasting_hooks_on(list(bridge.blocks)[: layer + 1]) else layer
 
 
@@ -62,7 +62,7 @@ class CachedDecoder:
     **Arguments:**
 
     - `bridge`: the model.
-    - `rows`: the patches, each on all the prompts.
+    - `patches`: the patches, each on all the prompts.
     - `chunk_size`: how many positions of a prompt go through the model at a time.
     - `record`: labels of the residual points to keep at the predicting positions.
 
@@ -74,18 +74,18 @@ class CachedDecoder:
     def __init__(
         self,
         bridge: TransformerBridge,
-        rows: PatchedRows,
+        patches: PatchBatch,
         *,
         chunk_size: int,
         record: Sequence[str] = (),
     ) -> None:
         self.recorded: dict[str, Float[Tensor, "batch d_model"]] = {}
-        self._bridge, self._rows, self._chunk_size = bridge, rows, chunk_size
+        self._bridge, self._patches, self._chunk_size = bridge, patches, chunk_size
         n_layers = int(bridge.cfg.n_layers)
         self._recorded_at = {label: hook_name(label, n_layers) for label in record}
         # Looking up a hook by its name takes longer than running a block.
         self._points = bridge.hook_dict
-        self._split = first_of_two_parts(bridge, rows)
+        self._split = first_of_two_parts(bridge, patches)
         # A cache made with the model's config drops what leaves a sliding window, and then cannot
         # be shortened.
         self._below, self._above = roomy_cache(), roomy_cache()
@@ -95,7 +95,7 @@ class CachedDecoder:
         # Rows of r[split] that will go through the blocks above once more.
         self._waiting: Float[Tensor, "batch pos d_model"] | None = None
         # The number of copies of the prompts while the patches still share them.
-        self._copies = len(rows.patches)
+        self._copies = len(patches.bounds)
         self._unwrapped = Unwrapping(bridge)
         self._dtype = weight_dtype(bridge)
         self._options = last_logits_only(bridge)
@@ -120,7 +120,7 @@ class CachedDecoder:
 
     def keep(self, rows: Int[Tensor, " row"]) -> None:
         """Continue with these rows only."""
-        self._rows = self._rows.keep(rows)
+        self._patches = self._patches.keep(rows)
         self._below.batch_select_indices(rows)
         self._above.batch_select_indices(rows)
         if self._waiting is not None:
@@ -141,7 +141,7 @@ class CachedDecoder:
         self._n_above = self._stop
         _require_length(self._bridge, self._above, self._split, self._stop)
         if self._waiting is not None:
-            self._waiting = self._waiting[:, -self._rows.reach() :]
+            self._waiting = self._waiting[:, -self._patches.reach() :]
         return logits[:, -1]
 
     def _run_below(self, text: KnownText) -> Float[Tensor, "batch pos d_model"]:
@@ -175,14 +175,14 @@ class CachedDecoder:
 
     def _end_sharing(self) -> None:
         if self._copies > 1 and self._n_below > 0:
-            n_prompts = self._rows.counts[0]
+            n_prompts = self._patches.counts[0]
             rows = torch.arange(n_prompts, device=self._bridge.cfg.device).repeat(self._copies)
             self._below.batch_select_indices(rows)
         self._copies = 1
 
     def _shorten(self) -> None:
         """Drop the positions that the next token will change from the cache."""
-        changed = self._rows.reach(self._stop + 1)
+        changed = self._patches.reach(self._stop + 1)
         if changed == 0:
             return
         kept = max(self._stop - changed, 0)
@@ -206,13 +206,13 @@ class CachedDecoder:
     def _patch(self, resid: Tensor, *, layer: int, text: KnownText) -> Tensor:
         columns = slice(self._stop - resid.shape[1], self._stop)
         position = text.column_positions()[:, columns]
-        return self._rows(resid, layer=layer, position=position, text=text)
+        return self._patches(resid, layer=layer, position=position, text=text)
 
     def _hooks(self, text: KnownText) -> list[tuple[HookPoint, HookFunction]]:
         def predicting(resid: Tensor) -> Tensor:
             return resid[:, -1].repeat(len(text.tokens) // len(resid), 1)
 
-        layers = self._rows.layers[1:] if self._patched_early else self._rows.layers
+        layers = self._patches.layers[1:] if self._patched_early else self._patches.layers
         hooks = [
             *change_layers(layers, partial(self._patch, text=text)),
             *(

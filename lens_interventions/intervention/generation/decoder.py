@@ -23,7 +23,7 @@ from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch
 from .cached_decoder import CachedDecoder, CacheError, first_of_two_parts
 from .decoder_beside_unpatched import DecoderBesideUnpatched
-from .patch_batch import PatchedRows
+from .patch_batch import PatchBatch
 from .recomputing_decoder import RecomputingDecoder
 
 # How far logits of the cached path may be from recomputed ones, in standard deviations of the
@@ -37,7 +37,7 @@ Decoder = CachedDecoder | DecoderBesideUnpatched | RecomputingDecoder
 
 def decoder(
     bridge: TransformerBridge,
-    rows: PatchedRows,
+    patches: PatchBatch,
     *,
     length: int,
     chunk_size: int,
@@ -50,7 +50,7 @@ def decoder(
     **Arguments:**
 
     - `bridge`: the model.
-    - `rows`: the patches, each on all the prompts.
+    - `patches`: the patches, each on all the prompts.
     - `length`: the length of the longest text that may come up, in tokens.
     - `chunk_size`: how many positions of a prompt go through the model at a time, with a cache.
     - `record`: labels of the residual points to keep at the predicting positions.
@@ -60,26 +60,26 @@ def decoder(
     transformers does not fill the cache.
     """
     require_decodable(bridge)
-    split = first_of_two_parts(bridge, rows)
+    split = first_of_two_parts(bridge, patches)
     longest = frequencies_change_after(bridge)
     problem = _cached_decoding_problem(bridge, split)
     if length > longest:
         problem = problem or f"its rotary frequencies change after {longest:.0f} tokens"
-    if split and rows.reads_unpatched:
+    if split and patches.reads_unpatched:
         # The stream without a patch runs all blocks together, and needs a trial of its own.
         problem = problem or _cached_decoding_problem(bridge, 0)
-    if not problem and rows.layers and _is_hooked_from(bridge, rows.layers[0]):
+    if not problem and patches.layers and _is_hooked_from(bridge, patches.layers[0]):
         found = _probe(bridge, split, hooks=True)
         problem = f"under the hooks on it {found}" if found else ""
     if not problem:
-        kind = DecoderBesideUnpatched if rows.reads_unpatched else CachedDecoder
-        return kind(bridge, rows, chunk_size=chunk_size, record=record)
+        kind = DecoderBesideUnpatched if patches.reads_unpatched else CachedDecoder
+        return kind(bridge, patches, chunk_size=chunk_size, record=record)
     warn_user(
         f"decoding with a cache is not exact on {bridge.cfg.architecture} ({problem}): every "
         "text, even one without a patch, is recomputed from its start for each new token, which is "
         "slow",
     )
-    return RecomputingDecoder(bridge, rows, record=record)
+    return RecomputingDecoder(bridge, patches, record=record)
 
 
 def _cached_decoding_problem(bridge: TransformerBridge, split: int) -> str:
@@ -130,10 +130,10 @@ def _probe(bridge: TransformerBridge, split: int, *, hooks: bool = False) -> str
     possible, errors = readout(bridge).possible(), list[Tensor]()
     set_aside = () if hooks else bridge.hook_points()
     with torch.no_grad(), without_hooks(set_aside):
-        rows = PatchedRows.of_prompts([None, patch.bind(bridge)], 2)
-        cached = CachedDecoder(bridge, rows, chunk_size=4)
-        recomputed = RecomputingDecoder(bridge, rows)
-        plain = PatchedRows.of_prompts([None], 2)
+        patches = PatchBatch.of_prompts([None, patch.bind(bridge)], 2)
+        cached = CachedDecoder(bridge, patches, chunk_size=4)
+        recomputed = RecomputingDecoder(bridge, patches)
+        plain = PatchBatch.of_prompts([None], 2)
         alone = CachedDecoder(bridge, plain, chunk_size=9) if hooks else None
         for length in range(7, 10):
             known = tokens[:, :length]

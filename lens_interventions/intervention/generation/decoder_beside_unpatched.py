@@ -15,7 +15,7 @@ from ...model.readout import readout
 from ..known_text import KnownText
 from ..unpatched import source_layers, surprisal_of
 from .cached_decoder import CachedDecoder
-from .patch_batch import PatchedRows
+from .patch_batch import PatchBatch
 
 
 class DecoderBesideUnpatched:
@@ -28,7 +28,7 @@ class DecoderBesideUnpatched:
     **Arguments:**
 
     - `bridge`: the model.
-    - `rows`: the patches, each on all the prompts.
+    - `patches`: the patches, each on all the prompts.
     - `chunk_size`: how many positions of a prompt go through the model at a time.
     - `record`: labels of the residual points to keep at the predicting positions.
     """
@@ -36,16 +36,16 @@ class DecoderBesideUnpatched:
     def __init__(
         self,
         bridge: TransformerBridge,
-        rows: PatchedRows,
+        patches: PatchBatch,
         *,
         chunk_size: int,
         record: Sequence[str],
     ) -> None:
-        without = PatchedRows((None,), (sum(rows.counts),))
-        self._patched = CachedDecoder(bridge, rows, chunk_size=chunk_size, record=record)
+        without = PatchBatch((None,), (sum(patches.counts),))
+        self._patched = CachedDecoder(bridge, patches, chunk_size=chunk_size, record=record)
         self._unpatched = CachedDecoder(bridge, without, chunk_size=chunk_size)
         n_layers = int(bridge.cfg.n_layers)
-        layers = source_layers(bound.patch for bound in rows.patches if bound)
+        layers = source_layers(bound.patch for bound in patches.bounds if bound)
         self._labels = {layer: layer_label(layer, n_layers) for layer in layers}
         self._points = {
             label: bridge.hook_dict[hook_name(label, n_layers)]

@@ -33,7 +33,7 @@ from ..patch import (
     warn_if_out_of_reach,
 )
 from .decoder import Decoder, decoder
-from .patch_batch import PatchedRows
+from .patch_batch import PatchBatch
 from .read_steps import read_steps, try_options
 from .result import Generation, GenerationStep
 from .sampler import Sampler, has_ended, make_sampler, prompt_seeds, stop_criteria
@@ -179,7 +179,7 @@ def generate(
     )
     running = decoder(
         bridge,
-        PatchedRows.of_prompts(
+        PatchBatch.of_prompts(
             _bind_for(bridge, patches, n_rows * (width + max_new_tokens)), n_prompts
         ),
         length=width + max_new_tokens,

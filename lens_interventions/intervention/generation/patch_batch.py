@@ -12,31 +12,31 @@ from ..known_text import KnownText, select_rows
 
 
 @dataclass(frozen=True)
-class PatchedRows:
+class PatchBatch:
     """A batch in groups of rows, one patch for each group.
 
     Attributes:
-        patches: the patch of each group; None is no patch.
+        bounds: the patch of each group; None is no patch.
         counts: how many rows each group has.
     """
 
-    patches: tuple[BoundPatch | None, ...]
+    bounds: tuple[BoundPatch | None, ...]
     counts: tuple[int, ...]
 
     @classmethod
-    def of_prompts(cls, patches: Sequence[BoundPatch | None], n_prompts: int) -> "PatchedRows":
+    def of_prompts(cls, bounds: Sequence[BoundPatch | None], n_prompts: int) -> "PatchBatch":
         """Every patch on all prompts, one patch after the other."""
-        return cls(tuple(patches), (n_prompts,) * len(patches))
+        return cls(tuple(bounds), (n_prompts,) * len(bounds))
 
     @property
     def layers(self) -> list[int]:
         """Every layer at which some patch acts, lowest first."""
-        return sorted({layer for bound in self.patches if bound for layer in bound.patch.layers})
+        return sorted({layer for bound in self.bounds if bound for layer in bound.patch.layers})
 
     @property
     def reads_unpatched(self) -> bool:
         """Whether some patch reads the model's run without it."""
-        return any(bound.patch.reads_unpatched for bound in self.patches if bound)
+        return any(bound.patch.reads_unpatched for bound in self.bounds if bound)
 
     def reach(self, length: int | None = None) -> int:
         """How many positions before the predicting one a new token changes, at most.
@@ -47,7 +47,7 @@ class PatchedRows:
         """
         windows = [
             bound.patch.window if length is None else bound.patch.window_in(length)
-            for bound in self.patches
+            for bound in self.bounds
             if bound
         ]
         reaches = [1 + (window or 0) for window in windows]
@@ -71,7 +71,7 @@ class PatchedRows:
         - `text`: what is known of the texts.
         """
         parts, start = [], 0
-        for bound, count in zip(self.patches, self.counts, strict=True):
+        for bound, count in zip(self.bounds, self.counts, strict=True):
             rows = slice(start, start + count)
             start += count
             if bound is None or layer not in bound.patch.layers or count == 0:
@@ -81,7 +81,7 @@ class PatchedRows:
             parts.append(bound(resid[rows], layer=layer, position=position[rows], text=known))
         return torch.cat(parts)
 
-    def keep(self, rows: Int[Tensor, " row"]) -> "PatchedRows":
+    def keep(self, rows: Int[Tensor, " row"]) -> "PatchBatch":
         """The patches of these rows alone, in the rows' order."""
         counts = torch.tensor(self.counts, device=rows.device)
         group = torch.arange(len(counts), device=rows.device).repeat_interleave(counts)[rows]

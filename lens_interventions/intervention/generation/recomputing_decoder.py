@@ -13,7 +13,7 @@ from ...model.hooks import Hook, change_layers, keep, last_logits_only
 from ...model.points import hook_name
 from ..known_text import KnownText, select_rows
 from ..unpatched import with_unpatched
-from .patch_batch import PatchedRows
+from .patch_batch import PatchBatch
 
 
 class RecomputingDecoder:
@@ -24,7 +24,7 @@ class RecomputingDecoder:
     **Arguments:**
 
     - `bridge`: the model.
-    - `rows`: the patches, each on all the prompts.
+    - `patches`: the patches, each on all the prompts.
     - `record`: labels of the residual points to keep at the predicting positions.
 
     Attributes:
@@ -33,10 +33,10 @@ class RecomputingDecoder:
     """
 
     def __init__(
-        self, bridge: TransformerBridge, rows: PatchedRows, *, record: Sequence[str] = ()
+        self, bridge: TransformerBridge, patches: PatchBatch, *, record: Sequence[str] = ()
     ) -> None:
         self.recorded: dict[str, Float[Tensor, "batch d_model"]] = {}
-        self._bridge, self._rows, self._record = bridge, rows, record
+        self._bridge, self._patches, self._record = bridge, patches, record
 
     @torch.no_grad()
     def logits(self, text: KnownText) -> Float[Tensor, "batch d_vocab"]:
@@ -47,10 +47,10 @@ class RecomputingDecoder:
             index = torch.tensor([row], device=text.tokens.device)
             alone = _unpadded(select_rows(text, index))
             if alone.surprisal is None:
-                patches = [bound.patch for bound in self._rows.patches if bound]
+                patches = [bound.patch for bound in self._patches.bounds if bound]
                 alone = with_unpatched(self._bridge, alone, patches)
             captured: dict[str, Tensor] = {}
-            hooks = self._hooks(alone, self._rows.keep(index), captured)
+            hooks = self._hooks(alone, self._patches.keep(index), captured)
             with self._bridge.hooks(fwd_hooks=hooks):
                 found = self._bridge(alone.tokens, **last_only)
             logits.append(found[:, -1])
@@ -62,13 +62,15 @@ class RecomputingDecoder:
 
     def keep(self, rows: Int[Tensor, " row"]) -> None:
         """Continue with these rows only."""
-        self._rows = self._rows.keep(rows)
+        self._patches = self._patches.keep(rows)
 
-    def _hooks(self, text: KnownText, rows: PatchedRows, captured: dict[str, Tensor]) -> list[Hook]:
-        patched = partial(rows, position=text.column_positions(), text=text)
+    def _hooks(
+        self, text: KnownText, patches: PatchBatch, captured: dict[str, Tensor]
+    ) -> list[Hook]:
+        patched = partial(patches, position=text.column_positions(), text=text)
         n_layers = int(self._bridge.cfg.n_layers)
         return [
-            *change_layers(rows.layers, patched),
+            *change_layers(patches.layers, patched),
             *(
                 (hook_name(label, n_layers), keep(captured, label, lambda resid: resid[:, -1]))
                 for label in self._record

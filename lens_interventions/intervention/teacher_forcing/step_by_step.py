@@ -17,7 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...model.hooks import change_layers, last_logits_only
 from ..bound_patch import BoundPatch
 from ..generation.decoder import decoder
-from ..generation.patch_batch import PatchedRows
+from ..generation.patch_batch import PatchBatch
 from ..known_text import KnownText, select_rows
 
 
@@ -29,8 +29,8 @@ def decoded_steps(
     The texts have no padding on the left.
     """
     n_texts, length = text.tokens.shape
-    rows = PatchedRows.of_prompts(patches, n_texts)
-    steps = decoder(bridge, rows, length=length, chunk_size=1)
+    batch = PatchBatch.of_prompts(patches, n_texts)
+    steps = decoder(bridge, batch, length=length, chunk_size=1)
     for known in _growing(text, len(patches)):
         yield _by_patch(steps.logits(known), len(patches))
 
@@ -42,11 +42,11 @@ def recomputed_steps(
 
     This is the definition of teacher forcing under a patch, so it is right by construction.
     """
-    rows = PatchedRows.of_prompts(patches, len(text.tokens))
+    batch = PatchBatch.of_prompts(patches, len(text.tokens))
     last_only = last_logits_only(bridge)
     for known in _growing(text, len(patches)):
-        patched = partial(rows, position=known.column_positions(), text=known)
-        with bridge.hooks(fwd_hooks=change_layers(rows.layers, patched)):
+        patched = partial(batch, position=known.column_positions(), text=known)
+        with bridge.hooks(fwd_hooks=change_layers(batch.layers, patched)):
             logits = bridge(known.tokens, **last_only)
         yield _by_patch(logits[:, -1], len(patches))
 
