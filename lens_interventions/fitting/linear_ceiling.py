@@ -1,4 +1,4 @@
-"""The steepest linear write of the next token, which bounds the gain of all linear writes.
+"""The steepest linear write of the next token that can be fitted to some texts.
 
 To first order, a write w[i] into the residual of position i changes the loss by Σ ⟨g[i], w[i]⟩,
 where g are the gradients of `slope_map`. To second order, its cost grows with its length relative
@@ -54,9 +54,11 @@ def linear_ceiling(
 ) -> LinearCeiling:
     """How steep the best linear write of the next token is on texts that it was not fitted to.
 
-    To first order, this bounds what `train_patch` could learn with a full matrix. If the increment
-    over the write that does not see the next token is not below 0, no linear write of the next
-    token is worth training. `li.curvature` of `LinearCeiling.patch` shows how much of the slope a
+    To first order, it says what `train_patch` could learn with a full matrix from as much text. It
+    is an estimate from below: a fit to more text can be steeper, as there are as many as three
+    times `d_model` features. If the increment over the write that does not see the next token is
+    below 0, a linear write of the next token is worth training; if it is not, that is no proof that
+    none is. `li.curvature` of `LinearCeiling.patch` shows how much of the slope a
     patch can use.
 
     **Arguments:**

@@ -38,9 +38,9 @@ def crossed_mean_test(
 
     The p-value is two-sided. It is one minus the level at which the interval, with the same
     generator, just reaches 0, and 1 if there is no interval. Where nothing varies, the interval has
-    no width, and the p-value is 2/2^n for n cells, the smallest that a sign-flip test of as many
-    has. `rng` draws the `n_resamples` resamples once for both; `level` is the interval's
-    confidence.
+    no width, and the p-value is 2/2^n for the n of the smallest set, the smallest that a sign-flip
+    test of as many has: all cells of a seed may have the same sign by one chance. `rng` draws the
+    `n_resamples` resamples once for both; `level` is the interval's confidence.
 
     Raises `ValueError` in the cases of `crossed_mean_interval`.
     """
@@ -53,9 +53,12 @@ def crossed_mean_test(
         return Interval(estimate, math.nan, math.nan, level, "none", n), 1.0
     variances, freedoms = _variances(totals, counts, rng, n_resamples)
     error = math.sqrt(variances.sum())
-    half = error * _factor(variances, freedoms, 1 - level) if error else 0.0
+    if error <= _ROUNDING * abs(estimate):
+        at_once = min(2 * 0.5**n, 1.0) if estimate else 1.0
+        return Interval(estimate, estimate, estimate, level, "crossed t", n), at_once
+    half = error * _factor(variances, freedoms, 1 - level)
     interval = Interval(estimate, estimate - half, estimate + half, level, "crossed t", n)
-    return interval, _p_value(estimate, variances, freedoms, int((counts > 0).sum()))
+    return interval, _p_value(estimate, variances, freedoms)
 
 
 def crossed_mean_interval(
@@ -76,8 +79,9 @@ def crossed_mean_interval(
 
     `method` is "crossed t", and `n` the number of rows or of columns, whichever is smaller. With
     fewer than two rows or columns there is no interval (`method` "none"). The interval errs on the
-    wide side: resampling both counts what varies from cell to cell up to three times, and
-    resampling three sets up to seven times.
+    wide side where single cells vary: resampling both counts what varies from cell to cell up to
+    three times, and resampling three sets up to seven times. If texts alone vary and are of very
+    unequal size, it is somewhat too narrow.
 
     Raises `ValueError` for shapes that differ, values that are not finite, negative counts, a
     `level` that is not between 0 and 1, or fewer than two resamples.
@@ -111,16 +115,11 @@ def _p_value(
     estimate: float,
     variances: Float[np.ndarray, " axis"],
     freedoms: Float[np.ndarray, " axis"],
-    n_cells: int,
 ) -> float:
     """The chance of missing at which the interval just reaches 0."""
-    error = math.sqrt(variances.sum())
     if estimate == 0:
         return 1.0
-    if error <= _ROUNDING * abs(estimate):
-        # Nothing varies, so there is no t. As many equal signs have this chance.
-        return min(2 * 0.5**n_cells, 1.0)
-    away = abs(estimate) / error
+    away = abs(estimate) / math.sqrt(variances.sum())
     # The weighted mean lies between the t of most and that of fewest degrees of freedom.
     ends = np.asarray(2 * stats.t.sf(away, freedoms))
     least, most = float(ends.min()), float(ends.max())

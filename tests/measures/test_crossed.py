@@ -131,12 +131,15 @@ def test_one_row_has_no_interval_and_equal_cells_no_width():
     assert p_value(np.ones((1, 9)), rng=rng) == 1
     empty = crossed_mean_interval(np.ones((2, 2)), np.zeros((2, 2)), rng=rng)
     assert math.isnan(empty.estimate)
-    equal = crossed_mean_interval(np.full((3, 9), 0.1), rng=rng)
-    assert (equal.low, equal.high) == pytest.approx((0.1, 0.1))
+    for shape in ((2, 2), (3, 9), (4, 80)):
+        for value in (0.1, 0.001, 1 / 3):
+            equal = crossed_mean_interval(np.full(shape, value), rng=rng)
+            # Exactly none, as only then `outermost` widens it.
+            assert equal.low == equal.estimate == equal.high == pytest.approx(value, rel=1e-12)
     assert p_value(np.zeros((3, 9)), rng=rng) == 1
-    # Four equal cells are what four equal signs are, and no proof.
-    assert p_value(np.full((2, 2), 0.1), rng=rng) == 2 / 2**4
-    assert p_value(np.full((3, 9), 0.1), rng=rng) == 2 / 2**27
+    # Three seeds that agree are what three equal signs are, and no proof.
+    assert p_value(np.full((2, 2), 0.1), rng=rng) == 2 / 2**2
+    assert p_value(np.full((3, 9), 0.1), rng=rng) == 2 / 2**3
 
 
 @pytest.mark.parametrize(

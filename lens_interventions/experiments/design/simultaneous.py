@@ -21,7 +21,8 @@ class Band:
         low, high: `[cell]`; nan with fewer than two sequences.
         p_values: `[cell]`, two-sided, for all cells at once: the smallest error `1 - level` at
             which the ends leave out 0, but not below `2 / 2^n`; 1 with fewer than two sequences.
-        level: the probability that every cell's mean lies between its ends.
+        level: the probability that every cell's mean lies between its ends, for many sequences.
+            With a dozen or fewer, or sequences of very unequal length, it is lower.
         n: how many sequences were resampled.
     """
 

@@ -1,4 +1,4 @@
-"""The most that a linear write of the true token could gain, on texts that it was not fitted to."""
+"""What a linear write of the true token could gain, on texts that it was not fitted to."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
