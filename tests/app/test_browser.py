@@ -268,8 +268,11 @@ def test_keys_reach_a_cell_and_a_phone_needs_no_sideways_scrolling(page, explore
     page.open(address(explorer, text=TEXT))
     assert page.js("document.documentElement.scrollWidth") <= 390
     page.js(f"{HEAT_MAP}.focus()")
-    for key in ("ArrowUp", "ArrowDown", "ArrowLeft", "Enter"):
+    for key in ("ArrowUp", "ArrowDown", "ArrowLeft"):
         page.press(key)
+    # What a screen reader says, too.
+    assert page.js("document.getElementById('status').textContent") == "Layer 29, token ·France"
+    page.press("Enter")
     page.wait("document.getElementById('point')?.value === '29_pre'")
     assert "position=4" in page.js("location.hash")
     assert not page.js("document.getElementById('controls').open")
@@ -291,6 +294,23 @@ def test_keys_and_marks_go_on_in_the_second_part_of_a_long_prompt(page, explorer
     assert page.js(axis) == "x"
     page.press("Enter")
     page.wait(f"/position={columns - 1}(&|$)/.test(location.hash)")
+
+
+def test_in_compare_nothing_offers_a_choice_that_does_nothing(page, explorer):
+    page.open(address(explorer, panel="compare", text=TEXT, other_text="The capital of Italy is"))
+    assert len(page.js(Z)) == 3
+    assert page.js("[...document.querySelectorAll('#strip button')].every((each) => each.disabled)")
+    assert page.js(f"{HEAT_MAP}.getAttribute('role')") is None
+    assert page.js(f"{HEAT_MAP}.tabIndex") == -1
+
+
+def test_one_token_of_the_strip_is_a_stop_of_the_tab_key(page, explorer):
+    page.open(address(explorer, text=TEXT))
+    page.js("document.querySelectorAll('#strip button')[2].focus()")
+    page.press("ArrowRight")
+    assert page.js("[...document.querySelectorAll('#strip button')].map((b) => b.tabIndex)") == [
+        *(-1, -1, -1, 0, -1, -1)
+    ]
 
 
 def test_a_server_that_is_gone_is_said_on_the_page(page):
