@@ -38,9 +38,9 @@ def crossed_mean_test(
 
     The p-value is two-sided. It is one minus the level at which the interval, with the same
     generator, just reaches 0, and 1 if there is no interval. Where nothing varies, the interval has
-    no width, and the p-value is 2/2^n for the n of the smallest set, the smallest that a sign-flip
-    test of as many has: all cells of a seed may have the same sign by one chance. `rng` draws the
-    `n_resamples` resamples once for both; `level` is the interval's confidence.
+    no width, and the p-value is 2/2^n for n cells, the smallest that a sign-flip test of as many
+    has. `rng` draws the `n_resamples` resamples once for both; `level` is the interval's
+    confidence.
 
     Raises `ValueError` in the cases of `crossed_mean_interval`.
     """
@@ -54,8 +54,9 @@ def crossed_mean_test(
     variances, freedoms = _variances(totals, counts, rng, n_resamples)
     error = math.sqrt(variances.sum())
     if error <= _ROUNDING * abs(estimate):
-        at_once = min(2 * 0.5**n, 1.0) if estimate else 1.0
-        return Interval(estimate, estimate, estimate, level, "crossed t", n), at_once
+        # Nothing varies, so there is no t. As many equal signs have this chance.
+        equal = min(2 * 0.5 ** int((counts > 0).sum()), 1.0) if estimate else 1.0
+        return Interval(estimate, estimate, estimate, level, "crossed t", n), equal
     half = error * _factor(variances, freedoms, 1 - level)
     interval = Interval(estimate, estimate - half, estimate + half, level, "crossed t", n)
     return interval, _p_value(estimate, variances, freedoms)
