@@ -55,8 +55,8 @@ def linear_ceiling(
     """How steep the best linear write of the next token is on texts that it was not fitted to.
 
     To first order, it says what `train_patch` could learn with a full matrix from as much text. It
-    is an estimate from below: a fit to more text can be steeper, as there are as many as three
-    times `d_model` features. If the increment over the write that does not see the next token is
+    is an estimate from below: the write has some `3 d_model` features, and a fit to more text can
+    be steeper. If the increment over the write that does not see the next token is
     below 0, a linear write of the next token is worth training; if it is not, that is no proof that
     none is. `li.curvature` of `LinearCeiling.patch` shows how much of the slope a
     patch can use.

@@ -75,7 +75,7 @@ def lens_over(
         with about(f"text {number}"):
             for row in _rows(bridge, item, max_tokens, prepend_bos if is_text(item) else None):
                 with suppress(PositionError):
-                    # The mask says that a token at the end which could be padding is none.
+                    # Without a mask, a last token that could be padding would give a warning.
                     whole = torch.ones_like(row[None])
                     trajectory = logit_lens(
                         bridge, row[None], attention_mask=whole, top_k=1, **options

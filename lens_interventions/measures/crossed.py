@@ -55,8 +55,8 @@ def crossed_mean_test(
     error = math.sqrt(variances.sum())
     if error <= _ROUNDING * abs(estimate):
         # Nothing varies, so there is no t. As many equal signs have this chance.
-        equal = min(2 * 0.5 ** int((counts > 0).sum()), 1.0) if estimate else 1.0
-        return Interval(estimate, estimate, estimate, level, "crossed t", n), equal
+        p_value = min(2 * 0.5 ** int((counts > 0).sum()), 1.0) if estimate else 1.0
+        return Interval(estimate, estimate, estimate, level, "crossed t", n), p_value
     half = error * _factor(variances, freedoms, 1 - level)
     interval = Interval(estimate, estimate - half, estimate + half, level, "crossed t", n)
     return interval, _p_value(estimate, variances, freedoms)

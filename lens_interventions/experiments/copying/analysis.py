@@ -27,7 +27,7 @@ from ..design.totals import Measure, tagged, totals_of
 from ..engine.results import Analysis, Finding, Tables
 from .bounds import bounds
 from .choice import Choice, choices
-from .compared import compared, question_columns, writes_table
+from .comparison import compared, question_columns, writes_table
 from .figures import draw
 from .forms_table import forms_table
 from .kept_rows import kept_rows, slopes_table

@@ -107,9 +107,9 @@ def documents_with_components(
     found = [document for document in found if has_components(document["tokens"])]
     if len(found) < least:
         raise ValueError(
-            f"{counted(len(found), 'document')} of {', '.join(sources)} with two different tokens "
-            f"after the first, and at least {least} needed: components are read off deviations "
-            "from a document's mean, so give more documents, or longer ones"
+            f"{', '.join(sources)} gave {counted(len(found), 'document')} with two different "
+            f"tokens after the first, and the experiment needs {least}: components are read off "
+            "deviations from a document's mean, so give more documents, or longer ones"
         )
     return found
 
