@@ -94,6 +94,7 @@ def test_make_does_again_only_what_changed(tmp_path):
     assert make("test") == []
     stored.touch()
     assert make("test") == ran
+    assert make("test") == []
     (tmp_path / "pyproject.toml").touch()  # such as other settings of ruff
     assert make("test")[-4:] == ran
     assert make("demo")[-1:] == [".venv/bin/lens-interventions"]
