@@ -45,7 +45,8 @@ def require_writable(path: str | Path) -> Path:
             raise OSError("it is there and is not a regular file")
         if not target.parent.is_dir():
             raise OSError(f"{target.parent} is not a directory to write in")
-        _new_file_beside(target).unlink()
+        with _new_file_beside(target):
+            pass
     except UnicodeEncodeError as error:
         raise OSError(f"{str(path)!r} cannot be written: its name is not valid UTF-8") from error
     except OSError as error:
@@ -53,12 +54,16 @@ def require_writable(path: str | Path) -> Path:
     return target
 
 
-def _new_file_beside(target: Path) -> Path:
-    """An empty file in the directory of `target`, to be renamed to it."""
+@contextmanager
+def _new_file_beside(target: Path) -> Iterator[Path]:
+    """An empty file in the directory of `target`, gone afterwards unless it was renamed."""
     # Its name is cut, because a longer name may be too long for the disk.
     temporary = target.with_name(f".{target.name[:20]}.{secrets.token_hex(4)}.unfinished")
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    return temporary
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -71,16 +76,13 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     Raises `OSError` in the cases of `require_writable`.
     """
     target = require_writable(path)
-    temporary = _new_file_beside(target)
-    try:
+    with _new_file_beside(target) as temporary:
         mode = (target if target.exists() else temporary).stat().st_mode
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         temporary.chmod(mode)
         temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -35,11 +35,12 @@ _waiting: ContextVar[_Span | None] = ContextVar("_waiting", default=None)
 @contextmanager
 def told_to(tell: Callable[[float], object]) -> Iterator[None]:
     """While the block runs in this thread, `tell(share)` is called with the share that is done."""
-    token = _waiting.set(_Span(tell))
+    before = _waiting.get()
     try:
+        _waiting.set(_Span(tell))
         yield
     finally:
-        _waiting.reset(token)
+        _waiting.set(before)
 
 
 def steps(items: Iterable[Item], total: int | None = None) -> Iterator[Item]:

@@ -16,6 +16,7 @@ from .options import (
     Revision,
     Scopes,
     TextFile,
+    after_writing,
     load,
     load_lens,
     sums_beside,
@@ -144,8 +145,9 @@ def slopes(
             progress=True,
         )
         write_table_or_figure(out, found.to_dataframe, found.plot)
-    _print(found)
-    typer.echo(f"wrote {out}", err=True)
+    with after_writing(out):
+        typer.echo(f"wrote {out}", err=True)
+        _print(found)
 
 
 def _print(found: "SlopeMap") -> None:

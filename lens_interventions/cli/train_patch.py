@@ -13,6 +13,7 @@ from .options import (
     Model,
     Revision,
     TextFile,
+    after_writing,
     kept_in,
     load,
     partial_beside,
@@ -167,15 +168,15 @@ def train_patch(
             checkpoint=partial,
             progress=True,
         )
-    result.write.save(out)
-    typer.echo(f"wrote {out}", err=True)
-    _print(result)
-    if figure is not None:
-        from ..plots import save
+        result.write.save(out)
+        typer.echo(f"wrote {out}", err=True)
+        if figure is not None:
+            from ..plots import save
 
-        with kept_in(partial):
             save(result.plot(), figure)
     partial.unlink()
+    with after_writing(out):
+        _print(result)
 
 
 def _print(result: "TrainedPatch") -> None:

@@ -69,8 +69,8 @@ def unmerged() -> ValueError:
 def _converted(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
     """Convert what `from_pretrained` would: not the buffers of rotary frequencies, say.
 
-    After an error the weights are as they were, and the model attends as it did. Without a dtype
-    nothing is converted.
+    After an error the model has its own modules and weights again, and attends as it did. Without
+    a dtype nothing is converted.
     """
     tensors = [
         tensor
@@ -86,6 +86,8 @@ def _converted(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
     own = [(tensor.device, tensor.dtype) for tensor in tensors]
     # A move to another device puts new ones into their place, and a state dict may lack some.
     buffers = [(module, dict(module._buffers)) for module in model.modules()]
+    # TransformerLens puts components into the places of modules.
+    parts = [(module._modules, dict(module._modules)) for module in model.modules()]
     # What a conversion widens can be converted back, and need not be kept as well.
     kept = {
         place: tensor.data
@@ -100,6 +102,9 @@ def _converted(model: nn.Module, dtype: torch.dtype | None) -> Iterator[None]:
             tensor.data = tensor.data.to(dtype)
         yield
     except BaseException:
+        for places, modules in parts:
+            places.clear()
+            places.update(modules)
         config._attn_implementation = attention
         for place, tensor in enumerate(tensors):
             tensor.data = kept.get(place, tensor.data).to(*own[place])

@@ -8,7 +8,9 @@ import torch
 from torch.utils.weak import WeakIdKeyDictionary
 from transformer_lens.model_bridge import TransformerBridge
 
-# How many callers hold each parameter, since threads may run two models that share weights.
+from .restoration import restore
+
+# The callers that hold each parameter, since threads may run two models that share weights.
 _holders = WeakIdKeyDictionary()
 _changing = threading.Lock()
 
@@ -32,19 +34,24 @@ def frozen(bridge: TransformerBridge) -> Iterator[None]:
             "the model was loaded inside torch.inference_mode, and its weights cannot take part in "
             "gradients: load it outside"
         )
-    held = []
+    holder = object()
+
+    def give_back() -> None:
+        with _changing:
+            for parameter in parameters:
+                if (holders := _holders.get(parameter)) is None:
+                    continue
+                holders.discard(holder)
+                if not holders:
+                    parameter.requires_grad_(True)
+                    del _holders[parameter]
+
     try:
         with _changing:
             for parameter in parameters:
                 if parameter.requires_grad or parameter in _holders:
-                    _holders[parameter] = _holders.get(parameter, 0) + 1
-                    held.append(parameter)
+                    _holders.setdefault(parameter, set()).add(holder)
                     parameter.requires_grad_(False)
         yield
     finally:
-        with _changing:
-            for parameter in held:
-                _holders[parameter] -= 1
-                if not _holders[parameter]:
-                    del _holders[parameter]
-                    parameter.requires_grad_(True)
+        restore(give_back)

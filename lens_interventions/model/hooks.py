@@ -19,6 +19,7 @@ from transformer_lens.model_bridge.exceptions import StopAtLayerException
 
 from .exclusive import exclusive
 from .kinds import ReadableModel, inner_model, text_config
+from .restoration import restore
 from .tokens import TokenBatch
 
 HookFunction = Callable[..., Tensor | None]
@@ -43,6 +44,11 @@ def without_hooks(hook_points: Iterable[HookPoint]) -> Iterator[None]:
     hooked = [point for point in hook_points if point.fwd_hooks or point.bwd_hooks]
     points = [point for point in hooked if has_temporary_hooks(point)]
     saved = [(point, point._forward_hooks, point._backward_hooks) for point in points]
+
+    def put_back() -> None:
+        for point, forward_hooks, backward_hooks in saved:
+            point._forward_hooks, point._backward_hooks = forward_hooks, backward_hooks
+
     try:
         for point, *directions in saved:
             permanent = {h.hook.id for h in (*point.fwd_hooks, *point.bwd_hooks) if h.is_permanent}
@@ -52,8 +58,7 @@ def without_hooks(hook_points: Iterable[HookPoint]) -> Iterator[None]:
             )
         yield
     finally:
-        for point, forward_hooks, backward_hooks in saved:
-            point._forward_hooks, point._backward_hooks = forward_hooks, backward_hooks
+        restore(put_back)
 
 
 def has_temporary_hooks(point: HookPoint) -> bool:
@@ -164,13 +169,17 @@ _LEVEL = -1
 @contextmanager
 def temporary_hooks(hooks: Sequence[tuple[HookPoint, HookFunction]]) -> Iterator[None]:
     """Hooks for the duration. `TransformerBridge.hooks` looks up names for over a millisecond."""
+
+    def take_off() -> None:
+        for point, _ in hooks:
+            point.remove_hooks("fwd", level=_LEVEL)
+
     try:
         for point, hook_fn in hooks:
             point.add_hook(hook_fn, level=_LEVEL)
         yield
     finally:
-        for point, _ in hooks:
-            point.remove_hooks("fwd", level=_LEVEL)
+        restore(take_off)
 
 
 def keep(

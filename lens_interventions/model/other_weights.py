@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from .exclusive import exclusive_use
 from .kinds import ReadableModel, inner_model
+from .restoration import restore
 
 Linear = nn.Linear | Conv1D
 """A module that multiplies with a matrix; GPT-2's stores it transposed."""
@@ -69,6 +70,12 @@ def other_weights(
                 "an adapted reader is on this model already: leave its `with` block first"
             )
         before = {module: module._parameters["weight"] for module in weights}
+
+        def put_back() -> None:
+            for module, parameter in before.items():
+                module._parameters["weight"] = parameter
+            _names.pop(model, None)
+
         try:
             _names[model] = name
             for module, weight in weights.items():
@@ -77,9 +84,7 @@ def other_weights(
                 module._parameters["weight"] = stored  # type: ignore[assignment]
             yield
         finally:
-            for module, parameter in before.items():
-                module._parameters["weight"] = parameter
-            _names.pop(model, None)
+            restore(put_back)
 
 
 def _linears(

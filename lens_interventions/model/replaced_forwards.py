@@ -9,6 +9,7 @@ from torch import nn
 
 from .hooks import modules_of
 from .kinds import ReadableModel
+from .restoration import restore
 
 _own: WeakSet[Callable[..., Any]] = WeakSet()
 
@@ -22,16 +23,20 @@ def replaced_forwards(forwards: Sequence[tuple[nn.Module, Callable[..., Any]]]) 
     """
     before = [(vars(module), vars(module).get("forward")) for module, _ in forwards]
     _own.update(forward for _, forward in forwards)
-    try:
-        for module, forward in forwards:
-            vars(module)["forward"] = forward
-        yield
-    finally:
+
+    def put_back() -> None:
         for attributes, replaced in before:
             # An interrupt may have come before it was put there.
             attributes.pop("forward", None)
             if replaced is not None:
                 attributes["forward"] = replaced
+
+    try:
+        for module, forward in forwards:
+            vars(module)["forward"] = forward
+        yield
+    finally:
+        restore(put_back)
 
 
 def forwards_of_user(bridge: ReadableModel) -> tuple[ref[Callable[..., Any]], ...]:

@@ -11,6 +11,9 @@ import lens_interventions as li
 from lens_interventions.intervention.training import loop as write_training
 from tests.support.tiny import shared_bridge
 
+# The package has the command by this name.
+command_module = importlib.import_module("lens_interventions.cli.train_patch")
+
 DOCUMENTS = [
     f"the people say that {word} is the time they mean, and then the dog jumps over the {word}"
     for word in ("fox", "blood", "state", "matter", "plasma", "time", "brown", "quick", "lazy")
@@ -27,8 +30,7 @@ def corpus(tmp_path):
 @pytest.fixture
 def run(monkeypatch, command):
     """The command on a tiny Llama."""
-    module = importlib.import_module("lens_interventions.cli.train_patch")
-    monkeypatch.setattr(module, "load", lambda *_: shared_bridge("llama"))
+    monkeypatch.setattr(command_module, "load", lambda *_: shared_bridge("llama"))
     return functools.partial(command, "train-patch")
 
 
@@ -110,6 +112,28 @@ def test_stopped_it_goes_on(run, corpus, tmp_path, monkeypatch):
     assert made[12:] == [10, 11]
     write = li.LearnedWrite.load(out)
     torch.testing.assert_close(write.up, expected().write.up.float(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("stop", "kept"),
+    [
+        ((li.LearnedWrite, "save"), "what was done is kept in patch.safetensors.partial"),
+        ((command_module, "_print"), "patch.safetensors is written"),
+    ],
+)
+def test_stopped_after_the_training_it_says_what_is_kept(
+    run, corpus, tmp_path, monkeypatch, stop, kept
+):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as stopped:
+        stopped.setattr(*stop, interrupted)
+        command = arguments(corpus, "patch.safetensors", "--window", 16, "--batch-size", 2)
+        status, _, err = run(*command)
+    assert status == 130
+    assert kept in err
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate import cpu_offload
 from peft import LoraConfig, get_peft_model
+from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM
 
 from lens_interventions import load_model, logit_lens
@@ -60,6 +61,27 @@ def test_a_model_in_memory_that_cannot_be_loaded_is_as_it_was(monkeypatch, dtype
     assert dict(model.named_buffers()).keys() == buffers.keys()
     assert all(found is buffers[name] for name, found in model.named_buffers())
     assert model.config._attn_implementation == attention
+
+
+@pytest.mark.parametrize("arch", ["llama", "gpt2", "phi3"])
+def test_a_model_in_memory_whose_load_is_stopped_can_be_loaded_again(monkeypatch, arch):
+    model = tiny_model(arch)
+    before, parts = model(TOKENS).logits, list(model.named_modules())
+    options = {"hf_model": model, "tokenizer": tiny_tokenizer(), "device": "cpu"}
+    make = TransformerBridge.__init__
+
+    def make_and_stop(*args, **kwargs):
+        make(*args, **kwargs)
+        assert list(model.named_modules()) != parts
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(TransformerBridge, "__init__", make_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            load_model(**options)
+    assert list(model.named_modules()) == parts
+    torch.testing.assert_close(model(TOKENS).logits, before, rtol=0, atol=0)
+    torch.testing.assert_close(load_model(**options)(TOKENS), tiny_bridge(arch)(TOKENS))
 
 
 def test_a_model_that_is_in_a_bridge_is_refused():

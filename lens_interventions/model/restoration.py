@@ -1,0 +1,16 @@
+"""Putting back what was changed for a while, whole, though the user interrupts just then."""
+
+from collections.abc import Callable
+
+
+def restore(put_back: Callable[[], object]) -> None:
+    """Call `put_back`, and once more from its beginning if an interrupt stops it halfway.
+
+    It is the rest of a `finally` block, which Python leaves where an interrupt finds it. A second
+    call of `put_back` after a first must change nothing.
+    """
+    try:
+        put_back()
+    except BaseException:
+        put_back()
+        raise
