@@ -382,6 +382,36 @@ def teacher_forced(patch=None, **options):
         (lambda: teacher_forced(SPARSE), TypeError, "the mode '<lambda>' returned a NoneType"),
         (lambda: teacher_forced(EMPTY), TypeError, "the source '<lambda>' returned a NoneType"),
         (
+            lambda: li.ablate_directions(1.0, torch.randn(1, 32)),
+            TypeError,
+            "layer must be a whole number, got 1.0",
+        ),
+        (
+            lambda: li.ablate_directions(-1, torch.randn(1, 32)),
+            ValueError,
+            "layer must be at least 0, got -1",
+        ),
+        (
+            lambda: li.NextTokenPatch(layer=1, strength=0.5, first_position=10**30),
+            ValueError,
+            "first_position must be .* got 1000",
+        ),
+        (
+            lambda: li.curvature(BRIDGE, UNREAD, [PATCH], step="x", progress=False),
+            ValueError,
+            "step must be a finite number above 0, got 'x'",
+        ),
+        (
+            lambda: li.fit_affine_lens(BRIDGE, UNREAD, holdout="a", progress=False),
+            TypeError,
+            "holdout must be a whole number, got 'a'",
+        ),
+        (
+            lambda: li.fit_affine_lens(BRIDGE, UNREAD, window=1, skip_first=0, progress=False),
+            ValueError,
+            "window must be at least 2 tokens, got 1",
+        ),
+        (
             lambda: li.ablate_directions(1, [1, 2, 3]),
             TypeError,
             r"directions must be a tensor, got list \[1, 2, 3\]: make it one by torch.as_tensor",

@@ -22,6 +22,7 @@ from .._files import load_tensors, require_writable, save_tensors
 from .._progress import progress_bar
 from ..drawing.labels import counted
 from ..model.alterations import alteration
+from ..model.argument_types import require_whole_numbers
 from ..model.exclusive import exclusive
 from ..model.fast_linears import fast_blocks
 from ..model.fingerprint import fingerprint
@@ -101,6 +102,9 @@ def corpus_moments(
     `ValueError` or `NotImplementedError` if the model's readout is not its final norm and its
     unembedding.
     """
+    require_whole_numbers(window=window, skip_first=skip_first, holdout=holdout)
+    if window < 2:
+        raise ValueError(f"window must be at least 2 tokens, got {window}")
     if holdout < 2 or skip_first < 0:
         raise ValueError(
             "holdout must be at least 2, since one window in that many is not fitted to, and "

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..model.argument_types import require_counts
 from ..model.hooks import Hook, change_layers
 from ..model.precision import as_double, widest
 
@@ -28,10 +29,12 @@ def ablate_directions(
     - `mean`: `[d_model]`, the residual whose part along the directions replaces that of `r`; zero
         by default. With the mean residual, only deviations from it are taken out.
 
-    Raises `ValueError` if `directions` have fewer axes, and `TypeError` for what is not a tensor.
+    Raises `ValueError` if `directions` have fewer axes or the layer is below 0, and `TypeError` for
+    what is not a tensor, or a layer that is not a whole number.
     The hooks raise `ValueError` if `directions` are as wide as another model, or are given by
     position and the run has another number of texts or positions.
     """
+    require_counts(least=0, layer=layer)
     tensors = {"directions": directions} | ({} if mean is None else {"mean": mean})
     for name, given in tensors.items():
         if not isinstance(given, Tensor):

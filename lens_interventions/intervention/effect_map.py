@@ -16,7 +16,6 @@ from transformers import DynamicCache
 
 from .._progress import progress_bar, steps
 from ..model.attention_cache import shorten
-from ..model.capabilities import REFUSALS
 from ..model.exclusive import exclusive
 from ..model.fast_linears import fast_blocks
 from ..model.partial_run import BLOCK_ROWS, refuse_late_hooks, run_late_blocks, run_late_rows
@@ -28,7 +27,7 @@ from ..model.vocabulary import token_strings
 from .effect_map_result import EffectMap
 from .known_text import KnownText
 from .patch import NextTokenPatch, refuse_hooks_of_patches, require_patch
-from .teacher_forcing.self_check import two_streams_hold
+from .teacher_forcing.self_check import require_late_blocks, two_streams_hold
 from .unpatched import with_unpatched
 
 # Takes logits `[batch, pos, d_vocab]`, as the metrics of `transformer_lens.patching` do.
@@ -134,7 +133,7 @@ def effect_map(
         for layer, resid in steps(list(zip(layers, streams, strict=True))):
             patched = bound(resid, layer=layer, position=columns, text=text)
             values = []
-            for group, late in _late_runs(bridge, layer, resid, patched, positions):
+            for group, late in _late_runs(bridge, layer, resid, final, patched, positions):
                 cells.update(len(group))
                 after = [
                     variant[:, position + 1 - length :]
@@ -163,6 +162,7 @@ def _late_runs(
     bridge: TransformerBridge,
     layer: int,
     resid: Float[Tensor, "batch pos d_model"],
+    final: Float[Tensor, "batch pos d_model"],
     patched: Float[Tensor, "batch pos d_model"],
     positions: Sequence[int],
 ) -> Iterator[tuple[Sequence[int], Float[Tensor, "variant batch suffix d_model"]]]:
@@ -174,6 +174,8 @@ def _late_runs(
     n_texts, length = resid.shape[:2]
     from_cache = two_streams_hold(bridge, layer, resid)
     whole = _Columns(bridge, layer, resid) if from_cache else None
+    if not from_cache:
+        require_late_blocks(bridge, layer, resid[:1], final[:1])
     index = 0
     while index < len(positions):
         start = positions[index] if from_cache else 0
@@ -184,23 +186,8 @@ def _late_runs(
         for variant, position in enumerate(group):
             variants[:, variant, position - start] = patched[:, position]
         rows = rearrange(variants, "b v p d -> (b v) p d")
-        late = _run_whole(bridge, layer, rows) if whole is None else whole.run_from(start, rows)
+        late = whole.run_from(start, rows) if whole else run_late_blocks(bridge, layer, rows)
         yield group, rearrange(late, "(b v) p d -> v b p d", v=len(group))
-
-
-def _run_whole(
-    bridge: TransformerBridge, layer: int, resid: Float[Tensor, "rows pos d_model"]
-) -> Float[Tensor, "rows pos d_model"]:
-    try:
-        return run_late_blocks(bridge, layer, resid)
-    except torch.OutOfMemoryError:
-        raise
-    except REFUSALS as error:
-        raise NotImplementedError(
-            f"{bridge.cfg.architecture} does not run its blocks from {layer} up on a residual "
-            f"({type(error).__name__}: {error}): compare logits of teacher_forced_logits with a "
-            "patch at each position"
-        ) from error
 
 
 class _Columns:

@@ -153,8 +153,10 @@ def _same(name: str, ours: object, theirs: object) -> bool:
 
 
 def _is_count(value: object) -> bool:
-    """Whether it is an integer from 0 up, Python's or numpy's."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
+    """Whether it is an integer from 0 up that a tensor can hold, Python's or numpy's."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        return False
+    return 0 <= int(value) < 2**63
 
 
 def _require_choice(

@@ -52,7 +52,8 @@ def component_logits(
 
     **Arguments:**
 
-    - `bridge`: any decoder that TransformerLens boots. Hooks on what its components write act.
+    - `bridge`: a decoder whose stream is the sum of what attention layers and MLPs write. Hooks on
+        what these write act.
     - `text_or_tokens`: a text, a list of texts of any lengths, or token ids. The outputs of all
         components are held in memory, `[component, batch, pos, d_model]`.
     - `token`: one token, as text or id, or one for each text; by default the model's own top guess
@@ -135,7 +136,14 @@ def _parts(
     heads: bool,
 ) -> tuple[list[str], list[Float[Tensor, "batch pos d_model"]]]:
     """The output of each component with its label, in stream order."""
-    stack, labels = cache.decompose_resid(return_labels=True)
+    name = bridge.cfg.architecture
+    try:
+        stack, labels = cache.decompose_resid(return_labels=True)
+    except KeyError as error:
+        raise NotImplementedError(
+            f"{name} has no {error.args[0]}, so its stream cannot be taken apart into what "
+            "attention and MLPs write"
+        ) from error
     precision = product_dtype(read.weight)
     _require_sum(
         bridge, precision, stack.sum(0), final, "components write", "the stream that is read out"
@@ -146,8 +154,14 @@ def _parts(
     missing = missing_hooks(bridge, [f"blocks.{i}.attn.hook_z" for i in range(len(bridge.blocks))])
     if missing:
         raise NotImplementedError(
-            f"{bridge.cfg.architecture} has no {missing[0]}, so its attention cannot be split into "
-            "heads"
+            f"{name} has no {missing[0]}, so its attention cannot be split into heads"
+        )
+    # Where values are of another width than keys, as in multi-head latent attention.
+    found, own = cache["blocks.0.attn.hook_z"].shape[-2], int(bridge.cfg.n_heads)
+    if found != own:
+        raise NotImplementedError(
+            f"TransformerLens takes the attention of {name} apart into {found} heads, and it has "
+            f"{own}: leave heads out"
         )
     of_heads, names = cache.stack_head_results(return_labels=True)
     by_layer: dict[str, dict[str, Tensor]] = {}

@@ -31,7 +31,8 @@ def top_k(
 
     Exact, in two levels. The vocabulary is viewed as `_STRIDES` strides of columns, the columns'
     maxima are ranked, and only the `k` winning columns are searched: each of the `k` largest logits
-    lies in a column whose maximum is among the `k` largest maxima.
+    lies in a column whose maximum is among the `k` largest maxima. Any of equal logits may come
+    first.
 
     Raises `ValueError` if `k` is not between 1 and `d_vocab`.
     """

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,19 +120,26 @@ def _require_weights(model: Any) -> None:
             f"{offloaded} is on torch's meta device, without values: load the model without "
             "offloading it"
         )
-    for end in (model.get_input_embeddings(), model.get_output_embeddings()):
+    for end in _ends(model):
         # In a quantized module it is a method.
-        if end is not None and not isinstance(end.weight, torch.Tensor):
+        if not isinstance(end.weight, torch.Tensor):
             raise ValueError(
                 f"the weights of {type(end).__name__} are quantized, and cannot be read: load the "
                 "model without that"
             )
 
 
+def _ends(model: Any) -> list[Any]:
+    """The embedding and the unembedding of tokens; encoders of images or sounds have none."""
+    with suppress(NotImplementedError):
+        ends = (model.get_input_embeddings(), model.get_output_embeddings())
+        return [end for end in ends if hasattr(end, "weight")]
+    return []
+
+
 def _require_one_dtype(model: Any) -> None:
     # Before the boot, which puts other modules into the model.
-    ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    weights = [end.weight for end in ends if end is not None]
+    weights = [end.weight for end in _ends(model)]
     dtypes = [weight.dtype for weight in weights if weight.is_floating_point()]
     if len(set(dtypes)) > 1:
         raise ValueError(

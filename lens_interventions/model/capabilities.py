@@ -180,7 +180,9 @@ def embedding_factor(bridge: ReadableModel) -> float:
     Raises `NotImplementedError` if the model does more to an embedding than multiply it.
     """
     weight = bridge.W_E.detach()
+    # Two texts, with other tokens at the same positions.
     tokens = few_tokens(bridge)
+    tokens = torch.cat([tokens, tokens.flip(-1)])
     # In a bridge of BLOOM `hook_embed` comes after a norm; a HookedTransformer has no other.
     fed_at = "embed.hook_out" if "embed.hook_out" in bridge.hook_dict else "hook_embed"
     points = [fed_at, hook_name(INPUT, int(bridge.cfg.n_layers))]
@@ -195,7 +197,11 @@ def embedding_factor(bridge: ReadableModel) -> float:
     for embedded in (entering, fed):
         factor = float((embedded * rows).sum() / (rows * rows).sum())
         atol = tolerance * float(embedded.std())
-        if torch.allclose(embedded, rows * factor, rtol=tolerance, atol=atol):
+        # What comes between, such as the norm of BLOOM, must add the same to both texts.
+        between = entering - rows * factor
+        if torch.allclose(embedded, rows * factor, rtol=tolerance, atol=atol) and torch.allclose(
+            between[0], between[1], rtol=0, atol=tolerance * float(entering.abs().max())
+        ):
             factor = 1.0 if abs(factor - 1) < tolerance else factor
             record(bridge, "factor of the token embedding", factor)
             return factor

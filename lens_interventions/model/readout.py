@@ -16,6 +16,7 @@ from .exclusive import exclusive
 from .hooks import hooked_modules, keep, require_hooks, temporary_hooks, without_hooks
 from .kinds import ReadableModel, architecture, output_transform
 from .points import FINAL, hook_name
+from .precision import is_half
 from .product import is_faster, product
 
 Norm = Literal["full", "pre_affine"]
@@ -30,6 +31,12 @@ _BETWEEN = {"mlm_head", "prediction_head", "project_out", "hc_head", "sigma_map"
 # Largest error of the readout relative to the spread of the model's own logits. Wrong readouts are
 # off by all of it, bfloat16 by a few hundredths.
 _TOLERANCE = 0.1
+# Largest change of logits by a later token, relative to the largest logit, by whether the model
+# computes in half precision, where experts round differently if they get other tokens.
+_CHANGE = {False: 1e-3, True: 0.1}
+_ATTENDS_TO_LATER = (
+    "{} attends to later tokens too; lenses and next-token patches are defined for causal models"
+)
 
 
 @dataclass(frozen=True)
@@ -215,11 +222,11 @@ def refuse_readout_hooks(bridge: ReadableModel) -> None:
 def require_readable(bridge: ReadableModel) -> None:
     """Refuse a model whose logits are not `ln_final -> unembed` of its last residual point.
 
-    The test runs once for each bridge on four tokens, without the user's hooks.
+    The test runs once for each bridge on two texts of four tokens, without the user's hooks.
 
-    Raises `NotImplementedError` if the model has an encoder, a recurrent state or attention to
-    later tokens; `ValueError` if its logits are computed in another way, or if a bridge is in
-    training mode.
+    Raises `NotImplementedError` if the model has an encoder, a recurrent state, attention to later
+    tokens or no final norm, or runs its blocks more than once; `ValueError` if its logits are
+    computed in another way, or if a bridge is in training mode.
     """
     # A HookedTransformer has no dropout, and is in training mode when it is loaded.
     if isinstance(bridge, TransformerBridge):
@@ -231,6 +238,7 @@ def require_readable(bridge: ReadableModel) -> None:
                 f"{training or 'the model'} is in training mode, where dropout is on: call "
                 "bridge.eval()"
             )
+    require_causal_stack(bridge)
     recall(
         bridge,
         "logits are ln_final and unembed of the last residual point",
@@ -256,14 +264,11 @@ def require_causal_stack(bridge: ReadableModel) -> None:
             "patches are defined only for models without one"
         )
     if getattr(bridge.cfg, "attention_dir", "causal") != "causal":
-        raise NotImplementedError(
-            f"{name} attends to later tokens too; lenses and next-token patches are defined for "
-            "causal models"
-        )
+        raise NotImplementedError(_ATTENDS_TO_LATER.format(name))
     if not {"blocks", "unembed"} <= set(bridge._modules):
         raise NotImplementedError(
-            f"{name} is an encoder-decoder or an encoder: it has no single stack of blocks "
-            "that an unembedding reads"
+            f"{name} has no single stack of blocks that an unembedding reads, as encoders and "
+            "encoder-decoders have none"
         )
     if bridge.W_E.is_meta:
         raise NotImplementedError(
@@ -273,26 +278,38 @@ def require_causal_stack(bridge: ReadableModel) -> None:
 
 
 def _tried_to_read(bridge: ReadableModel) -> bool:
-    require_causal_stack(bridge)
     name, modules = architecture(bridge), set(bridge._modules)
     if between := sorted(_BETWEEN & modules):
         raise ValueError(
             f"{name} has {between[0]} between its last block and the logits, which a lens "
             "would leave out"
         )
+    if bridge.cfg.normalization_type is not None and "ln_final" not in modules:
+        raise NotImplementedError(
+            f"{name} has no final norm between its last block and the unembedding, and lenses read "
+            "through one"
+        )
     if len(bridge.b_U) != int(bridge.cfg.d_vocab):
         raise ValueError(
             f"{name} reads {int(bridge.cfg.d_vocab)} tokens and has logits for {len(bridge.b_U)}: "
             "a lens compares the logits of the tokens that are read"
         )
-    last: dict[str, Tensor] = {}
+    last: list[Tensor] = []
     final = hook_name(FINAL, int(bridge.cfg.n_layers))
     require_hooks(bridge, [final])
+    tokens = few_tokens(bridge).repeat(2, 1)
+    # The second text ends with another token.
+    tokens[1, -1] = (tokens[1, -1] + 1) % int(bridge.cfg.d_vocab)
     with torch.no_grad(), without_hooks(bridge.hook_points()):
-        with bridge.hooks(fwd_hooks=[(final, keep(last, FINAL))]):
-            logits = bridge(few_tokens(bridge)).float()
+        with bridge.hooks(fwd_hooks=[(final, lambda resid, hook: last.append(resid))]):
+            logits = bridge(tokens).float()
+        if len(last) > 1:
+            raise NotImplementedError(
+                f"{name} runs its blocks {len(last)} times for a text; lenses and next-token "
+                "patches are defined for models that run them once"
+            )
         read = _readout(bridge, "full")
-        resid, possible = last[FINAL], read.possible()
+        resid, possible = last[0], read.possible()
         right = resid.ndim == 3 and resid.shape[-1] == read.weight.shape[1]
         if right:
             # In compatibility mode the logits are the model's own up to a constant at each
@@ -302,8 +319,13 @@ def _tried_to_read(bridge: ReadableModel) -> bool:
                 for values in (read(resid).float(), logits)
             )
             # Values that are not numbers are located and refused where they are read.
-            atol = _TOLERANCE * float(own.nan_to_num(0, 0, 0).abs().max())
+            largest = float(own.nan_to_num(0, 0, 0).abs().max())
+            atol = _TOLERANCE * largest
             right = torch.allclose(found, own, rtol=0, atol=atol, equal_nan=True)
+            atol = _CHANGE[is_half(read.weight.dtype)] * largest
+            one, other = own[:, :-1]
+            if not torch.allclose(one, other, rtol=0, atol=atol, equal_nan=True):
+                raise NotImplementedError(_ATTENDS_TO_LATER.format(name))
     if not right:
         raise ValueError(
             f"the logits of {name} are not ln_final -> unembed of the output of its last "

@@ -90,7 +90,7 @@ def test_each_position_predicts_with_the_rotary_frequencies_of_its_own_text(toke
 @pytest.mark.parametrize("architecture", ["gpt_neo", MPT_WITH_CACHE, "bloom"])
 @pytest.mark.filterwarnings("ignore:decoding with a cache is not exact")
 def test_where_two_streams_are_wrong_steps_are_taken(architecture, tokens):
-    # BLOOM normalizes its embeddings before the first block: a patch says W_U there.
+    # BLOOM normalizes its embeddings before the first block, and refuses W_E.
     patches = [dataclasses.replace(patch, embedding="W_U") for patch in PATCHES]
     with left_as_found(shared_bridge(architecture)) as bridge:
         with pytest.warns(UserWarning, match="does not run two copies of a text side by side"):
@@ -134,7 +134,8 @@ def test_a_later_token_changes_no_bit_before_it(bridge, tokens):
 @pytest.mark.parametrize("architecture", ["gpt_neo", MPT_WITH_CACHE, "bloom"])
 @pytest.mark.filterwarnings("ignore")
 def test_a_later_token_changes_no_bit_before_it_step_by_step(architecture, tokens):
-    bridge, patch = shared_bridge(architecture), NextTokenPatch(layer=1, strength=0.5)
+    patch = NextTokenPatch(layer=1, strength=0.5, embedding="W_U")
+    bridge = shared_bridge(architecture)
     assert _first_changed(
         tokens, lambda texts: teacher_forced_logits(bridge, texts, patch)
     ) == list(range(LENGTH))

@@ -45,7 +45,8 @@ def interrupted_at(number):
         nonlocal seen
         if event == "call" and frame.f_back.f_code.co_filename != restoration.__file__:
             return None
-        # Python leaves a with block without looking for interrupts, but traces its first line again.
+        # Python traces the first line of a with block again on the way out, where it looks for
+        # no interrupts.
         line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
         if event == "line" and not line.lstrip().startswith("with "):
             if seen == number:

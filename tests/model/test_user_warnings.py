@@ -11,7 +11,7 @@ import lens_interventions as li
 from tests.support.tiny import tiny_bridge
 
 bridge = tiny_bridge("bloom")
-patch = li.NextTokenPatch(layer=1, strength=0.5, positions=[7])
+patch = li.NextTokenPatch(layer=1, strength=0.5, positions=[7], embedding="W_U")
 pad = bridge.tokenizer.pad_token_id
 padded = torch.tensor([[5, 6, 7, 8], [5, 6, pad, pad]])
 calls = [

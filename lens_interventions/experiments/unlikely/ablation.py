@@ -12,6 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...intervention.ablation import projected
 from ...intervention.mean_residuals import mean_residuals
+from ...intervention.teacher_forcing.self_check import require_late_blocks
 from ...lens.distributions import log_probs_of
 from ...lens.unlikely_pool import Matching, Pool, likeliest
 from ...model.partial_run import run_late_blocks
@@ -65,6 +66,8 @@ def measure_ablation(
         ruled_out = [pool.log_probs(normalized, log_normalizer) < math.log(below) for pool in pools]
         likely, clean = read.unit_directions(read.weight[ids]), _loss(read, last, tokens)
         for layer, stream in zip(layers, streams, strict=True):
+            if number == 0:
+                require_late_blocks(bridge, layer, stream[None], last[None])
             moved = stream - means[layer].to(stream)
             chosen = {
                 **{

@@ -49,8 +49,8 @@ _UNFIT: dict[type[LogitsProcessor], str] = {
 }
 
 _NOTHING_LEFT = (
-    "the logits processors leave a text without any token to choose: every score is -inf, or one "
-    "is not a number"
+    "the temperature or the logits processors leave a text without any token to choose: every "
+    "score is -inf, or one is not a number"
 )
 
 

@@ -1,7 +1,9 @@
 """Second derivatives of the loss along the directions of patches."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 
 import torch
@@ -68,8 +70,8 @@ def curvature(
             f"find curvatures in float32 or float64: products are in {dtype}, and differences of "
             "losses are mostly rounding"
         )
-    if not step > 0:
-        raise ValueError(f"step must be above 0, got {step}")
+    if not (isinstance(step, Real) and 0 < step < math.inf):
+        raise ValueError(f"step must be a finite number above 0, got {step!r:.60}")
     by_scope = scopes_by_name(scopes)
     measuring = _Measuring(bridge, varied, step, tuple(by_scope.values()))
     # Their strengths change nothing.

@@ -26,6 +26,7 @@ from ...model.text_pieces import bos_id
 from ...model.tokens import TokenBatch
 from ...model.user_warnings import warn_user
 from ..bound_patch import BoundPatch
+from ..generation.decoder import require_decodable
 from ..known_text import KnownText
 from ..patch import NextTokenPatch, bind_all, refuse_hooks_of_patches, warn_if_out_of_reach
 from ..unpatched import with_unpatched
@@ -210,6 +211,8 @@ class TextPasses:
         # The decoder would show a hook one column at a time.
         hooked = has_user_hooks(self.bridge)
         in_steps = recomputed_steps if torch.is_grad_enabled() or hooked else decoded_steps
+        if in_steps is decoded_steps:
+            require_decodable(self.bridge)
         warn_user(
             f"{self.bridge.cfg.architecture} does not run two copies of a text side by side from "
             f"block {layer} up as it runs one{what_was_raised(self.bridge, layer)}: every position "

@@ -18,6 +18,7 @@ from ..._counter_random import random_integers
 from ...model.capabilities import REFUSALS, capabilities, recall, record, slow_check
 from ...model.hooks import without_hooks
 from ...model.kept_answers import is_kept, keep_right
+from ...model.partial_run import run_late_blocks
 from ...model.precision import is_half
 from ...model.readout import readout
 from ...model.residuals import residuals
@@ -109,6 +110,29 @@ def require_two_streams(
             f"{bridge.cfg.architecture} does not run two copies of a text side by side from block "
             f"{layer} up as it runs one{what_was_raised(bridge, layer)}, {why}"
         )
+
+
+def require_late_blocks(
+    bridge: TransformerBridge,
+    layer: int,
+    resid: Float[Tensor, "batch pos d_model"],
+    last: Float[Tensor, "batch pos d_model"],
+) -> None:
+    """Refuse a model whose blocks from `layer` up do not make `last`, `r[L]`, of `resid` alone.
+
+    Raises `NotImplementedError`, for blocks that also read what another one hands on, say.
+    """
+    late = _attempt(lambda: run_late_blocks(bridge, layer, resid))
+    normalize = readout(bridge).normalize
+    if not isinstance(late, str):
+        expected = normalize(last)
+        if _close(normalize(late), expected, expected):
+            return
+    raised = f" (it raised {late})" if isinstance(late, str) else ""
+    raise NotImplementedError(
+        f"{bridge.cfg.architecture} does not run its blocks from {layer} up on a residual "
+        f"alone{raised}: compare logits of teacher_forced_logits with a patch at each position"
+    )
 
 
 def what_was_raised(bridge: TransformerBridge, layer: int) -> str:

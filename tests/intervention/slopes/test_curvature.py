@@ -202,7 +202,7 @@ def test_one_layer_is_a_list_of_one(llama):
             {"patches": li.NextTokenPatch(layer=1, strength=1.0, positions="generated")},
             "depends on where a prompt ends, and these texts have none",
         ),
-        ({"step": 0.0}, "step must be above 0"),
+        ({"step": 0.0}, "step must be a finite number above 0, got 0.0"),
         ({"max_length": 500}, "max_length must be from 2 to the model's 128"),
     ],
 )

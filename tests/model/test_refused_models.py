@@ -1,0 +1,144 @@
+"""Models that a lens or a patch would read wrongly are refused, and the error gives the reason."""
+
+import pytest
+import torch
+from torch import nn
+from transformers import ViTConfig, ViTModel
+
+import lens_interventions as li
+from lens_interventions.model.embedding import embedding
+from tests.support.architectures import ARCHITECTURES
+from tests.support.tiny import tiny_bridge, tiny_tokenizer
+
+TOKENS = torch.arange(5, 17)[None]
+PATCH = li.NextTokenPatch(layer=1, strength=0.5, scale="norm", embedding="W_U")
+CALLS = {
+    "lens": lambda bridge: li.logit_lens(bridge, TOKENS),
+    "teacher forcing": lambda bridge: li.teacher_forced_log_probs(bridge, TOKENS, PATCH),
+    "generation": lambda bridge: li.generate(bridge, TOKENS, PATCH, max_new_tokens=2),
+    "effect map": lambda bridge: li.effect_map(
+        bridge, TOKENS, lambda logits: logits[0, -1, 7], patch=PATCH, positions=[4]
+    ),
+    "components": lambda bridge: li.component_logits(bridge, TOKENS),
+}
+LLAMA = ARCHITECTURES["llama"]
+OTHERS = {
+    "jamba": {
+        **LLAMA,
+        "num_experts": 2,
+        "num_experts_per_tok": 1,
+        "attn_layer_period": 3,
+        "attn_layer_offset": 1,
+        "mamba_d_state": 4,
+        "use_mamba_kernels": False,
+        "experts_implementation": "eager",
+    },
+    "zamba2": {
+        **LLAMA,
+        "num_key_value_heads": 4,
+        "mamba_d_state": 8,
+        "mamba_headdim": 8,
+        "n_mamba_heads": 8,
+        "mamba_ngroups": 1,
+        "layers_block_type": ["mamba", "hybrid", "mamba"],
+        "hybrid_layer_ids": [1],
+        "num_mem_blocks": 1,
+        "use_mamba_kernels": False,
+    },
+    "deepseek_v3": {
+        **{name: LLAMA[name] for name in ("hidden_size", "intermediate_size", "num_hidden_layers")},
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "q_lora_rank": None,
+        "kv_lora_rank": 8,
+        "qk_rope_head_dim": 4,
+        "qk_nope_head_dim": 4,
+        "v_head_dim": 6,
+        "first_k_dense_replace": 3,
+    },
+    "nanochat": LLAMA,
+    "openai-gpt": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128},
+}
+
+
+@pytest.fixture
+def other(monkeypatch):
+    """A tiny bridge of an architecture that no other test needs."""
+
+    def make(arch):
+        monkeypatch.setitem(ARCHITECTURES, arch, OTHERS[arch])
+        return tiny_bridge(arch)
+
+    return make
+
+
+class Twice(nn.ModuleList):
+    """Blocks that run one after another, and then all of them again."""
+
+    def __getitem__(self, index):
+        found = super().__getitem__(index)
+        return [*found, *found] if isinstance(index, slice) else found
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_blocks_that_run_twice(call):
+    bridge = tiny_bridge("llama", use_cache=False)
+    bridge.original_model.model.layers.__class__ = Twice
+    with pytest.raises(NotImplementedError, match="LlamaForCausalLM runs its blocks 2 times"):
+        CALLS[call](bridge)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_attention_to_later_tokens(call):
+    bridge = tiny_bridge("gemma3_text", use_bidirectional_attention=True)
+    with pytest.raises(NotImplementedError, match="attends to later tokens too"):
+        CALLS[call](bridge)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_logits_without_a_final_norm(other, call):
+    with pytest.raises(NotImplementedError, match="no final norm between its last block"):
+        CALLS[call](other("openai-gpt"))
+
+
+@pytest.mark.parametrize("arch", ["bloom", "nanochat"])
+def test_rows_that_are_not_what_the_model_feeds(monkeypatch, arch):
+    """Both have a norm between the embedding and the first block."""
+    if arch in OTHERS:
+        monkeypatch.setitem(ARCHITECTURES, arch, OTHERS[arch])
+    bridge = tiny_bridge(arch)
+    with pytest.raises(NotImplementedError, match="embedding='W_U'"):
+        embedding(bridge)
+    with pytest.raises(NotImplementedError, match="embedding='W_U'"):
+        li.NextTokenPatch(layer=1, strength=0.5).bind(bridge)
+
+
+def test_blocks_that_read_more_than_the_residual(other):
+    with pytest.raises(NotImplementedError, match="run its blocks from 1 up on a residual"):
+        CALLS["effect map"](other("zamba2"))
+
+
+def test_teacher_forcing_that_is_refused_promises_nothing_before(other, recwarn):
+    with pytest.raises(NotImplementedError, match="has recurrent layers"):
+        CALLS["teacher forcing"](other("jamba"))
+    assert not [each for each in recwarn if "is exact" in str(each.message)]
+
+
+def test_streams_and_heads_that_cannot_be_taken_apart(other):
+    with pytest.raises(NotImplementedError, match=r"no blocks\.0\.hook_attn_out, so its stream"):
+        li.component_logits(other("jamba"), TOKENS)
+    deepseek = other("deepseek_v3")
+    assert li.component_logits(deepseek, TOKENS).logits.isfinite().all()
+    with pytest.raises(NotImplementedError, match="into 6 heads, and it has 4: leave heads out"):
+        li.component_logits(deepseek, TOKENS, heads=True)
+
+
+def test_an_encoder_of_images():
+    config = ViTConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=2)
+    config.num_attention_heads = 2
+    config.image_size, config.patch_size = 28, 14
+    model = ViTModel(config).eval()
+    model.config.architectures = ["ViTModel"]
+    bridge = li.load_model(hf_model=model, tokenizer=tiny_tokenizer(), device="cpu")
+    with pytest.raises(NotImplementedError, match="no single stack of blocks"):
+        li.logit_lens(bridge, TOKENS)
