@@ -77,7 +77,17 @@ def recurrent_parts(bridge: TransformerBridge) -> tuple[str, ...]:
     Empty for a transformer.
     """
     parts = {part for label in bridge.layer_types() for part in label.split("+")}
-    return tuple(sorted(parts & (set(VARIANT_SUBMODULE_NAMES) - {"attn"})))
+    return tuple(sorted(parts & ({*VARIANT_SUBMODULE_NAMES, "time_mix"} - {"attn"})))
+
+
+def refuse_recurrent_parts(bridge: TransformerBridge) -> None:
+    """Raise `NotImplementedError` for a model with `recurrent_parts`."""
+    # The state of a recurrent layer cannot be taken back by one step.
+    if recurrent := recurrent_parts(bridge):
+        raise NotImplementedError(
+            f"{architecture(bridge)} has recurrent layers ({', '.join(recurrent)}): next-token "
+            "patches are defined only for models without them"
+        )
 
 
 def output_transform(model: ReadableModel) -> Callable[[Tensor], Tensor]:

@@ -20,6 +20,7 @@ CALLS = {
         bridge, TOKENS, lambda logits: logits[0, -1, 7], patch=PATCH, positions=[4]
     ),
     "components": lambda bridge: li.component_logits(bridge, TOKENS),
+    "slopes": lambda bridge: li.slope_map(bridge, [TOKENS], embeddings=["W_U"], progress=False),
 }
 LLAMA = ARCHITECTURES["llama"]
 OTHERS = {
@@ -55,6 +56,13 @@ OTHERS = {
         "qk_nope_head_dim": 4,
         "v_head_dim": 6,
         "first_k_dense_replace": 3,
+    },
+    "rwkv": {
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "attention_hidden_size": 32,
+        "intermediate_size": 48,
+        "context_length": 128,
     },
     "nanochat": LLAMA,
     "openai-gpt": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128},
@@ -119,8 +127,11 @@ def test_blocks_that_read_more_than_the_residual(other):
 
 
 def test_teacher_forcing_that_is_refused_promises_nothing_before(other, recwarn):
-    with pytest.raises(NotImplementedError, match="has recurrent layers"):
-        CALLS["teacher forcing"](other("jamba"))
+    for arch in ("jamba", "rwkv"):
+        bridge = other(arch)
+        for name in ("teacher forcing", "slopes"):
+            with pytest.raises(NotImplementedError, match="has recurrent layers"):
+                CALLS[name](bridge)
     assert not [each for each in recwarn if "is exact" in str(each.message)]
 
 

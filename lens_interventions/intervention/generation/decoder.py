@@ -15,7 +15,7 @@ from ...model.capabilities import (
 )
 from ...model.hooks import hooked_modules, without_hooks
 from ...model.kept_answers import is_kept, keep_right
-from ...model.kinds import recurrent_parts, text_config
+from ...model.kinds import refuse_recurrent_parts, text_config
 from ...model.product import product_dtype
 from ...model.readout import readout, require_causal_stack, require_readable
 from ...model.user_warnings import warn_user
@@ -163,11 +163,6 @@ def require_decodable(bridge: TransformerBridge) -> None:
     if its logits are not `unembed` of `ln_final` of the last residual, or it is in training mode.
     """
     require_causal_stack(bridge)
-    # Before the model runs: some versions of transformers fail on a hybrid without a cache. The
-    # state of a recurrent layer cannot be taken back by one step.
-    if recurrent := recurrent_parts(bridge):
-        raise NotImplementedError(
-            f"{bridge.cfg.architecture} has recurrent layers ({', '.join(recurrent)}): "
-            "next-token patches are defined only for models without them"
-        )
+    # Before the model runs: some versions of transformers fail on a hybrid without a cache.
+    refuse_recurrent_parts(bridge)
     require_readable(bridge)

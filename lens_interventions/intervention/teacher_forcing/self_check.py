@@ -18,6 +18,7 @@ from ..._counter_random import random_integers
 from ...model.capabilities import REFUSALS, capabilities, recall, record, slow_check
 from ...model.hooks import without_hooks
 from ...model.kept_answers import is_kept, keep_right
+from ...model.kinds import recurrent_parts, refuse_recurrent_parts
 from ...model.partial_run import run_late_blocks
 from ...model.precision import is_half
 from ...model.readout import readout
@@ -105,6 +106,7 @@ def require_two_streams(
     bridge: TransformerBridge, layer: int, resid: Float[Tensor, "batch pos d_model"], why: str
 ) -> None:
     """Raise `NotImplementedError` unless `two_streams_hold`; `why` ends the message."""
+    refuse_recurrent_parts(bridge)
     if not two_streams_hold(bridge, layer, resid):
         raise NotImplementedError(
             f"{bridge.cfg.architecture} does not run two copies of a text side by side from block "
@@ -129,9 +131,11 @@ def require_late_blocks(
         if _close(normalize(late), expected, expected):
             return
     raised = f" (it raised {late})" if isinstance(late, str) else ""
+    # Teacher forcing refuses recurrent layers as well.
+    advice = ": compare logits of teacher_forced_logits with a patch at each position"
     raise NotImplementedError(
         f"{bridge.cfg.architecture} does not run its blocks from {layer} up on a residual "
-        f"alone{raised}: compare logits of teacher_forced_logits with a patch at each position"
+        f"alone{raised}{'' if recurrent_parts(bridge) else advice}"
     )
 
 

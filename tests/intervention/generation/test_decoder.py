@@ -176,7 +176,7 @@ OTHERS = {
         ("mamba", NotImplementedError, "recurrent state"),
         ("t5", NotImplementedError, "encoder-decoder"),
         ("jamba", NotImplementedError, "recurrent layers"),
-        ("rwkv", cached_decoder.CacheError, "as recurrent models do not"),
+        ("rwkv", NotImplementedError, r"recurrent layers \(time_mix\)"),
     ],
 )
 def test_other_models_are_refused(monkeypatch, arch, error, message):
