@@ -57,8 +57,8 @@ def require_writable(path: str | Path) -> Path:
 @contextmanager
 def _new_file_beside(target: Path) -> Iterator[Path]:
     """An empty file in the directory of `target`, gone afterwards unless it was renamed."""
-    # Its name is cut, because a longer name may be too long for the disk.
-    temporary = target.with_name(f".{target.name[:20]}.{secrets.token_hex(4)}.unfinished")
+    # The name is cut, because a longer one may be too long for the disk. No other process draws it.
+    temporary = target.with_name(f".{target.name[:20]}.{secrets.token_hex(8)}.unfinished")
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary

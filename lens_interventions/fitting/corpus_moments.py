@@ -96,11 +96,12 @@ def corpus_moments(
         it and gives the same numbers.
     - `progress`: show a progress bar over tokens.
 
-    Raises `ValueError` if there are fewer windows than `holdout`, if the checkpoint belongs to
-    another fit or other texts or could not record what changes the model besides its weights
-    (hooks, another forward of a module, `torch.autocast`), or if the residual stream is not finite;
-    `ValueError` or `NotImplementedError` if the model's readout is not its final norm and its
-    unembedding.
+    Raises `TypeError` if `window`, `skip_first` or `holdout` is not a whole number; `ValueError` if
+    one of them leaves no windows, if there are fewer windows than `holdout`, if the checkpoint
+    belongs to another fit or other texts or could not record what changes the model besides its
+    weights (hooks, another forward of a module, `torch.autocast`), or if the residual stream is not
+    finite; `ValueError` or `NotImplementedError` if the model's readout is not its final norm and
+    its unembedding.
     """
     require_whole_numbers(window=window, skip_first=skip_first, holdout=holdout)
     if window < 2:

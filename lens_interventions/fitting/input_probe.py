@@ -177,11 +177,13 @@ def fit_input_probe(
         texts continues from it and gives the same numbers. Remove it when the fit is done.
     - `progress`: show a progress bar over tokens.
 
-    Raises `ValueError` if there are fewer windows than `holdout`, if the checkpoint belongs to
-    another fit or other texts, or could not record what changes the model besides its weights, if a
-    residual is not finite, or if the model's logits are not the final norm and the unembedding of
-    its last residual; `NotImplementedError` if the model is recurrent or not a causal decoder;
-    `TypeError` if `texts` is one text; `OSError` if the checkpoint cannot be written.
+    Raises `ValueError` if there are fewer windows than `holdout`, if that or `window` is below 2 or
+    `skip_first` below 0 or not below the window, if the checkpoint belongs to another fit or other
+    texts, or could not record what changes the model besides its weights, if a residual is not
+    finite, or if the model's logits are not the final norm and the unembedding of its last
+    residual; `NotImplementedError` if the model is recurrent or not a causal decoder; `TypeError`
+    if one of these is not a whole number or `texts` is one text; `OSError` if the checkpoint cannot
+    be written.
     """
     table, n_points = input_embeddings(bridge), int(bridge.cfg.n_layers) + 1
 

@@ -5,7 +5,7 @@ import reprlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Literal
+from typing import Literal, cast
 
 from torch import Tensor
 from transformer_lens.tools.analysis import JacobianLens
@@ -89,15 +89,17 @@ class PatchFields:
             _require_choice("positions", self.positions, ("all", "generated"))
         else:
             given = tuple(self.positions) if isinstance(self.positions, Iterable) else None
-            wrong = self.positions if given is None else [i for i in given if not _is_count(i)]
+            wrong = self.positions if given is None else [i for i in given if not _is_position(i)]
             if given is None or wrong:
                 raise ValueError(
                     "positions must be 'all', 'generated' or a list of numbers from the text's "
                     f"first token, 0 up; got {wrong!r:.60}"
                 )
             object.__setattr__(self, "positions", tuple(sorted(set(map(int, given)))))
-        if not _is_count(self.first_position):
-            raise ValueError(f"first_position must be 0 or more, got {self.first_position!r:.60}")
+        if not _is_position(self.first_position):
+            raise ValueError(
+                f"first_position must be from 0 to 2**63 - 1, got {self.first_position!r:.60}"
+            )
         object.__setattr__(self, "first_position", int(self.first_position))
         if self.window is not None:
             if not (_is_count(self.window) and self.window >= 1):
@@ -153,10 +155,13 @@ def _same(name: str, ours: object, theirs: object) -> bool:
 
 
 def _is_count(value: object) -> bool:
-    """Whether it is an integer from 0 up that a tensor can hold, Python's or numpy's."""
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        return False
-    return 0 <= int(value) < 2**63
+    """Whether it is an integer from 0 up, Python's or numpy's."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
+
+
+def _is_position(value: object) -> bool:
+    """Whether it is an integer from 0 up that a tensor of positions can hold."""
+    return _is_count(value) and int(cast(int, value)) < 2**63
 
 
 def _require_choice(

@@ -180,9 +180,7 @@ def embedding_factor(bridge: ReadableModel) -> float:
     Raises `NotImplementedError` if the model does more to an embedding than multiply it.
     """
     weight = bridge.W_E.detach()
-    # Two texts, with other tokens at the same positions.
     tokens = few_tokens(bridge)
-    tokens = torch.cat([tokens, tokens.flip(-1)])
     # In a bridge of BLOOM `hook_embed` comes after a norm; a HookedTransformer has no other.
     fed_at = "embed.hook_out" if "embed.hook_out" in bridge.hook_dict else "hook_embed"
     points = [fed_at, hook_name(INPUT, int(bridge.cfg.n_layers))]
@@ -197,10 +195,8 @@ def embedding_factor(bridge: ReadableModel) -> float:
     for embedded in (entering, fed):
         factor = float((embedded * rows).sum() / (rows * rows).sum())
         atol = tolerance * float(embedded.std())
-        # What comes between, such as the norm of BLOOM, must add the same to both texts.
-        between = entering - rows * factor
-        if torch.allclose(embedded, rows * factor, rtol=tolerance, atol=atol) and torch.allclose(
-            between[0], between[1], rtol=0, atol=tolerance * float(entering.abs().max())
+        if torch.allclose(embedded, rows * factor, rtol=tolerance, atol=atol) and (
+            embedded is entering or _only_adds_positions(bridge, factor, tolerance)
         ):
             factor = 1.0 if abs(factor - 1) < tolerance else factor
             record(bridge, "factor of the token embedding", factor)
@@ -209,6 +205,27 @@ def embedding_factor(bridge: ReadableModel) -> float:
         f"{architecture(bridge)} transforms its token embeddings before the first block, so a "
         "row of W_E is not what it feeds: use the unembedding (embedding='W_U')"
     )
+
+
+def _only_adds_positions(bridge: ReadableModel, factor: float, tolerance: float) -> bool:
+    """Whether all that comes between `factor` times a row of `W_E` and block 0 is a sum.
+
+    What is added must be the same for other tokens at the same positions, as it is not for the norm
+    of BLOOM. A hook may act differently on another text, so with lasting hooks nothing is tried.
+    """
+    if lasting_hooks(bridge):
+        return True
+    tokens = few_tokens(bridge)
+    # The first token stays, because a model may treat padding at the beginning in its own way.
+    texts = (tokens, tokens[:, [0, 2, 1, 3]])
+    with torch.no_grad(), without_hooks(bridge.hook_points()):
+        entering, other = (
+            capture(bridge, text, [hook_name(INPUT, int(bridge.cfg.n_layers))])[0].float()
+            for text in texts
+        )
+    one, two = (bridge.W_E.detach()[text].float() * factor for text in texts)
+    atol = tolerance * float(entering.abs().max())
+    return torch.allclose(entering - one, other - two, rtol=0, atol=atol)
 
 
 def few_tokens(bridge: ReadableModel) -> torch.Tensor:

@@ -6,6 +6,7 @@ from torch import nn
 from transformers import ViTConfig, ViTModel
 
 import lens_interventions as li
+from lens_interventions.experiments.unlikely.ablation import measure_ablation
 from lens_interventions.model.embedding import embedding
 from tests.support.architectures import ARCHITECTURES
 from tests.support.tiny import tiny_bridge, tiny_tokenizer
@@ -103,6 +104,34 @@ def test_attention_to_later_tokens(call):
         CALLS[call](bridge)
 
 
+def test_attention_to_later_tokens_in_half_precision():
+    """Experts get other tokens if a later one changes, and may round differently."""
+    both_ways = tiny_bridge("gemma3_text", use_bidirectional_attention=True, dtype=torch.bfloat16)
+    with pytest.raises(NotImplementedError, match="attends to later tokens too"):
+        li.logit_lens(both_ways, TOKENS)
+    for seed in range(5):
+        li.logit_lens(tiny_bridge("mixtral", seed=seed, dtype=torch.bfloat16), TOKENS)
+
+
+def mixes(tensor, hook):
+    return tensor - 0.1 * tensor.mean(1, keepdim=True)
+
+
+def takes_one_text(tensor, hook):
+    (text,) = tensor
+    return 1.1 * text[None]
+
+
+@pytest.mark.parametrize("hook", [mixes, takes_one_text])
+@pytest.mark.parametrize("name", ["blocks.1.hook_resid_post", "embed.hook_out"])
+def test_permanent_hooks_of_any_kind_are_part_of_the_model(name, hook):
+    bridge = tiny_bridge("llama")
+    bridge.add_perma_hook(name, hook)
+    read = li.logit_lens(bridge, TOKENS).next_log_prob[-1, 0, :-1]
+    own = bridge(TOKENS).log_softmax(-1)[0, :-1].gather(-1, TOKENS[0, 1:, None])[:, 0]
+    torch.testing.assert_close(read.to(own), own, rtol=0, atol=1e-5)  # kept in float32
+
+
 @pytest.mark.parametrize("call", CALLS)
 def test_logits_without_a_final_norm(other, call):
     with pytest.raises(NotImplementedError, match="no final norm between its last block"):
@@ -122,8 +151,14 @@ def test_rows_that_are_not_what_the_model_feeds(monkeypatch, arch):
 
 
 def test_blocks_that_read_more_than_the_residual(other):
+    bridge = other("zamba2")
     with pytest.raises(NotImplementedError, match="run its blocks from 1 up on a residual"):
-        CALLS["effect map"](other("zamba2"))
+        CALLS["effect map"](bridge)
+    document = {"cluster": "a", "tokens": TOKENS[0].tolist()}
+    settings = {"layers": [1], "below": 1e-3, "directions": 40, "ablated": 3, "seed": 5}
+    refused = pytest.raises(NotImplementedError, match="run its blocks from 1 up on a residual")
+    with torch.no_grad(), refused:
+        measure_ablation(bridge, [document], **settings)
 
 
 def test_teacher_forcing_that_is_refused_promises_nothing_before(other, recwarn):
@@ -132,6 +167,11 @@ def test_teacher_forcing_that_is_refused_promises_nothing_before(other, recwarn)
         for name in ("teacher forcing", "slopes"):
             with pytest.raises(NotImplementedError, match="has recurrent layers"):
                 CALLS[name](bridge)
+        with (
+            bridge.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", lambda tensor, hook: tensor)]),
+            pytest.raises(NotImplementedError, match="has recurrent layers"),
+        ):
+            CALLS["teacher forcing"](bridge)
     assert not [each for each in recwarn if "is exact" in str(each.message)]
 
 

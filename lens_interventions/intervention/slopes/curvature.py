@@ -56,11 +56,12 @@ def curvature(
     - `scopes`: which predictions the loss is summed over, as in `slope_map`.
 
     Raises `ValueError` if there are no patches or one has `positions="generated"`, if the step is
-    not above 0, in half precision, also that of `torch.autocast`, if a loss is not finite, or for
-    texts, scopes and models that `slope_map` or `teacher_forced_log_probs` refuses; `TypeError` for
-    one text where many are expected; `NotImplementedError` if the model's logits are not read off
-    one residual stream; `OSError` if the file cannot be written, or another process is writing it.
-    Warns if no text has one of the positions that a patch names.
+    not a finite number above 0, in half precision, also that of `torch.autocast`, if a loss is not
+    finite, or for texts, scopes and models that `slope_map` or `teacher_forced_log_probs` refuses;
+    `TypeError` for a step that is no number, or one text where many are expected;
+    `NotImplementedError` if the model's logits are not read off one residual stream; `OSError` if
+    the file cannot be written, or another process is writing it. Warns if no text has one of the
+    positions that a patch names.
     """
     length = piece_length(bridge, max_length)
     varied = require_patches(patches)
@@ -70,8 +71,10 @@ def curvature(
             f"find curvatures in float32 or float64: products are in {dtype}, and differences of "
             "losses are mostly rounding"
         )
-    if not (isinstance(step, Real) and 0 < step < math.inf):
-        raise ValueError(f"step must be a finite number above 0, got {step!r:.60}")
+    if isinstance(step, bool) or not isinstance(step, Real):
+        raise TypeError(f"step must be a number, got {type(step).__name__} {step!r:.60}")
+    if not 0 < step < math.inf:
+        raise ValueError(f"step must be a finite number above 0, got {step}")
     by_scope = scopes_by_name(scopes)
     measuring = _Measuring(bridge, varied, step, tuple(by_scope.values()))
     # Their strengths change nothing.

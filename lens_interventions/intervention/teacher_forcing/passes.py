@@ -211,8 +211,7 @@ class TextPasses:
         # The decoder would show a hook one column at a time.
         hooked = has_user_hooks(self.bridge)
         in_steps = recomputed_steps if torch.is_grad_enabled() or hooked else decoded_steps
-        if in_steps is decoded_steps:
-            require_decodable(self.bridge)
+        require_decodable(self.bridge)
         warn_user(
             f"{self.bridge.cfg.architecture} does not run two copies of a text side by side from "
             f"block {layer} up as it runs one{what_was_raised(self.bridge, layer)}: every position "

@@ -253,7 +253,7 @@ def test_the_bridge_comes_back_as_it_was(bridge):
             r"residuals r\[0\] to r\[3\], but the patch writes that of BackPatch\(layer=99\)",
         ),
         ({"max_length": 1}, "max_length must be from 2 to the model's 128"),
-        ({"first_position": -1}, "first_position must be 0 or more"),
+        ({"first_position": -1}, "first_position must be from 0 to"),
         ({"texts": [[4]]}, "no text with a token to predict"),
         ({"texts": []}, "there is no text"),
         (
