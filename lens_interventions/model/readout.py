@@ -40,7 +40,7 @@ _BETWEEN = {"mlm_head", "prediction_head", "project_out", "hc_head", "sigma_map"
 _TOLERANCE = 0.1
 # Largest change of logits by a later token, relative to the largest logit, by whether the model
 # computes in half precision, where experts may round differently if they get other tokens.
-_CHANGE = {False: 1e-3, True: 0.03}
+_CAUSAL_TOLERANCE = {False: 1e-3, True: 0.03}
 _ATTENDS_TO_LATER = (
     "{} attends to later tokens too; lenses and next-token patches are defined for causal models"
 )
@@ -305,13 +305,9 @@ def _tried_to_read(bridge: ReadableModel) -> bool:
     last: list[Tensor] = []
     final = hook_name(FINAL, int(bridge.cfg.n_layers))
     require_hooks(bridge, [final])
-    tokens, d_vocab = few_tokens(bridge), int(bridge.cfg.d_vocab)
-    # Another end of the text, and no neighbour, which may be a special token as well.
-    other = tokens.clone()
-    other[:, -1] = (other[:, -1] + d_vocab // 2) % d_vocab
     with torch.no_grad(), without_hooks(bridge.hook_points()):
         with bridge.hooks(fwd_hooks=[(final, lambda resid, hook: last.append(resid))]):
-            logits = bridge(tokens).float()
+            logits = bridge(few_tokens(bridge)).float()
         if len(last) > 1:
             raise NotImplementedError(
                 f"{name} runs its blocks {len(last)} times for a text; lenses and next-token "
@@ -331,18 +327,28 @@ def _tried_to_read(bridge: ReadableModel) -> bool:
             largest = float(own.nan_to_num(0, 0, 0).abs().max())
             atol = _TOLERANCE * largest
             right = torch.allclose(found, own, rtol=0, atol=atol, equal_nan=True)
-            atol = _CHANGE[is_half(product_dtype(read.weight))] * largest
-            before, after = (values[:, :-1] for values in (logits, bridge(other).float()))
-            causal = torch.allclose(before, after, rtol=0, atol=atol, equal_nan=True)
-            # A hook that stays may mix or draw, and belongs to the user.
-            if not causal and not lasting_hooks(bridge):
-                raise NotImplementedError(_ATTENDS_TO_LATER.format(name))
+            _refuse_attention_to_later(bridge, logits, largest)
     if not right:
         raise ValueError(
             f"the logits of {name} are not ln_final -> unembed of the output of its last "
             "block: a lens would not read the model's predictions"
         )
     return True
+
+
+def _refuse_attention_to_later(
+    bridge: ReadableModel, logits: Float[Tensor, "1 pos d_vocab"], largest: float
+) -> None:
+    """Refuse a model whose `logits` of a few tokens change before a token that is replaced."""
+    tokens, d_vocab = few_tokens(bridge), int(bridge.cfg.d_vocab)
+    # A neighbour may be a special token as well, with nearly the same embedding.
+    tokens[:, -1] = (tokens[:, -1] + d_vocab // 2) % d_vocab
+    before, after = (values[:, :-1] for values in (logits, bridge(tokens).float()))
+    atol = _CAUSAL_TOLERANCE[is_half(product_dtype(bridge.W_U))] * largest
+    causal = torch.allclose(before, after, rtol=0, atol=atol, equal_nan=True)
+    # A hook that stays may mix positions or draw numbers, and belongs to the user.
+    if not causal and not lasting_hooks(bridge):
+        raise NotImplementedError(_ATTENDS_TO_LATER.format(architecture(bridge)))
 
 
 def _linear_scale(transform: Callable[[Tensor], Tensor]) -> float | None:

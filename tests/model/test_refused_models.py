@@ -8,7 +8,6 @@ from transformers import ViTConfig, ViTModel
 import lens_interventions as li
 from lens_interventions.experiments.unlikely.ablation import measure_ablation
 from lens_interventions.model.embedding import embedding
-from tests.support.architectures import ARCHITECTURES
 from tests.support.tiny import tiny_bridge, tiny_tokenizer
 
 TOKENS = torch.arange(5, 17)[None]
@@ -23,62 +22,6 @@ CALLS = {
     "components": lambda bridge: li.component_logits(bridge, TOKENS),
     "slopes": lambda bridge: li.slope_map(bridge, [TOKENS], embeddings=["W_U"], progress=False),
 }
-LLAMA = ARCHITECTURES["llama"]
-OTHERS = {
-    "jamba": {
-        **LLAMA,
-        "num_experts": 2,
-        "num_experts_per_tok": 1,
-        "attn_layer_period": 3,
-        "attn_layer_offset": 1,
-        "mamba_d_state": 4,
-        "use_mamba_kernels": False,
-        "experts_implementation": "eager",
-    },
-    "zamba2": {
-        **LLAMA,
-        "num_key_value_heads": 4,
-        "mamba_d_state": 8,
-        "mamba_headdim": 8,
-        "n_mamba_heads": 8,
-        "mamba_ngroups": 1,
-        "layers_block_type": ["mamba", "hybrid", "mamba"],
-        "hybrid_layer_ids": [1],
-        "num_mem_blocks": 1,
-        "use_mamba_kernels": False,
-    },
-    "deepseek_v3": {
-        **{name: LLAMA[name] for name in ("hidden_size", "intermediate_size", "num_hidden_layers")},
-        "num_attention_heads": 4,
-        "num_key_value_heads": 4,
-        "q_lora_rank": None,
-        "kv_lora_rank": 8,
-        "qk_rope_head_dim": 4,
-        "qk_nope_head_dim": 4,
-        "v_head_dim": 6,
-        "first_k_dense_replace": 3,
-    },
-    "rwkv": {
-        "hidden_size": 32,
-        "num_hidden_layers": 3,
-        "attention_hidden_size": 32,
-        "intermediate_size": 48,
-        "context_length": 128,
-    },
-    "nanochat": LLAMA,
-    "openai-gpt": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128},
-}
-
-
-@pytest.fixture
-def other(monkeypatch):
-    """A tiny bridge of an architecture that no other test needs."""
-
-    def make(arch):
-        monkeypatch.setitem(ARCHITECTURES, arch, OTHERS[arch])
-        return tiny_bridge(arch)
-
-    return make
 
 
 class Twice(nn.ModuleList):
@@ -133,16 +76,14 @@ def test_permanent_hooks_of_any_kind_are_part_of_the_model(name, hook):
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_logits_without_a_final_norm(other, call):
+def test_logits_without_a_final_norm(call):
     with pytest.raises(NotImplementedError, match="no final norm between its last block"):
-        CALLS[call](other("openai-gpt"))
+        CALLS[call](tiny_bridge("openai-gpt"))
 
 
 @pytest.mark.parametrize("arch", ["bloom", "nanochat"])
-def test_rows_that_are_not_what_the_model_feeds(monkeypatch, arch):
+def test_rows_that_are_not_what_the_model_feeds(arch):
     """Both have a norm between the embedding and the first block."""
-    if arch in OTHERS:
-        monkeypatch.setitem(ARCHITECTURES, arch, OTHERS[arch])
     bridge = tiny_bridge(arch)
     with pytest.raises(NotImplementedError, match="embedding='W_U'"):
         embedding(bridge)
@@ -150,8 +91,8 @@ def test_rows_that_are_not_what_the_model_feeds(monkeypatch, arch):
         li.NextTokenPatch(layer=1, strength=0.5).bind(bridge)
 
 
-def test_blocks_that_read_more_than_the_residual(other):
-    bridge = other("zamba2")
+def test_blocks_that_read_more_than_the_residual():
+    bridge = tiny_bridge("zamba2")
     with pytest.raises(NotImplementedError, match="run its blocks from 1 up on a residual"):
         CALLS["effect map"](bridge)
     document = {"cluster": "a", "tokens": TOKENS[0].tolist()}
@@ -161,9 +102,9 @@ def test_blocks_that_read_more_than_the_residual(other):
         measure_ablation(bridge, [document], **settings)
 
 
-def test_teacher_forcing_that_is_refused_promises_nothing_before(other, recwarn):
+def test_teacher_forcing_that_is_refused_promises_nothing_before(recwarn):
     for arch in ("jamba", "rwkv"):
-        bridge = other(arch)
+        bridge = tiny_bridge(arch)
         for name in ("teacher forcing", "slopes"):
             with pytest.raises(NotImplementedError, match="has recurrent layers"):
                 CALLS[name](bridge)
@@ -175,20 +116,18 @@ def test_teacher_forcing_that_is_refused_promises_nothing_before(other, recwarn)
     assert not [each for each in recwarn if "is exact" in str(each.message)]
 
 
-def test_streams_and_heads_that_cannot_be_taken_apart(other):
+def test_streams_and_heads_that_cannot_be_taken_apart():
     with pytest.raises(NotImplementedError, match=r"no blocks\.0\.hook_attn_out, so its stream"):
-        li.component_logits(other("jamba"), TOKENS)
-    deepseek = other("deepseek_v3")
+        li.component_logits(tiny_bridge("jamba"), TOKENS)
+    deepseek = tiny_bridge("deepseek_v3")
     assert li.component_logits(deepseek, TOKENS).logits.isfinite().all()
     with pytest.raises(NotImplementedError, match="into 6 heads, and it has 4: leave heads out"):
         li.component_logits(deepseek, TOKENS, heads=True)
 
 
 def test_an_encoder_of_images():
-    config = ViTConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=2)
-    config.num_attention_heads = 2
-    config.image_size, config.patch_size = 28, 14
-    model = ViTModel(config).eval()
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "image_size": 28, "patch_size": 14}
+    model = ViTModel(ViTConfig(**sizes, num_hidden_layers=2, num_attention_heads=2)).eval()
     model.config.architectures = ["ViTModel"]
     bridge = li.load_model(hf_model=model, tokenizer=tiny_tokenizer(), device="cpu")
     with pytest.raises(NotImplementedError, match="no single stack of blocks"):

@@ -1,4 +1,4 @@
-"""Whether the two streams are right on a model, by a trial and not by the model's name.
+"""Whether the two streams, or the upper blocks alone, are right on a model: tried, not trusted.
 
 Some architectures build part of their attention mask inside (GPT-Neo's local layers, ALiBi), by
 place in the sequence, and are silently wrong on rows in another order.
@@ -122,7 +122,7 @@ def require_late_blocks(
 ) -> None:
     """Refuse a model whose blocks from `layer` up do not make `last`, `r[L]`, of `resid` alone.
 
-    Raises `NotImplementedError`, for blocks that also read what another one hands on, say.
+    Raises `NotImplementedError`, as for blocks that read the embedding too.
     """
     late = _attempt(lambda: run_late_blocks(bridge, layer, resid))
     normalize = readout(bridge).normalize
