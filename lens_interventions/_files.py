@@ -176,7 +176,10 @@ def restored(
                 f"{path} is damaged: {len(given[names])} {names}, "
                 f"but {len(given[stack])} of {stack}"
             )
-    return cls(**given)
+    try:
+        return cls(**given)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -204,12 +207,14 @@ def _described(value: Any) -> str:
 def narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """The tensor in another precision, or unchanged if its values do not fit that precision.
 
-    Raises `ValueError` for a dtype without a fraction.
+    Raises `ValueError` for a dtype without a fraction, and `TypeError` for what is no dtype.
     """
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype must be one of torch's, such as torch.float16, got {dtype!r}")
     if not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating-point one, such as torch.float16, got {dtype}")
     narrow = tensor.to(dtype)
-    return narrow if bool(narrow.isfinite().all()) else tensor
+    return narrow if bool(narrow.float().isfinite().all()) else tensor
 
 
 def widened(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

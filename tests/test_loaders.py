@@ -151,6 +151,18 @@ def test_a_wrong_value_is_named(saved, tmp_path, kind, field, value, message):
         KINDS[kind].load(tmp_path / "file")
 
 
+@pytest.mark.parametrize("lost", ["down", "up", "gate_weight", "gate_bias"])
+def test_half_of_a_pair_is_no_write(saved, tmp_path, lost):
+    tensors, rest = parts(saved / "write", "write")
+    tensors |= {"gate_weight": torch.zeros(2, 4), "gate_bias": torch.zeros(2)}
+    save_file(tensors, str(tmp_path / "whole"), metadata={"write": json.dumps(rest)})
+    assert li.LearnedWrite.load(tmp_path / "whole").gate_bias is not None
+    del tensors[lost]
+    save_file(tensors, str(tmp_path / "file"), metadata={"write": json.dumps(rest)})
+    with pytest.raises(ValueError, match=r"is damaged.*missing"):
+        li.LearnedWrite.load(tmp_path / "file")
+
+
 @pytest.mark.parametrize("note", ["[]", "null", "{", "[" * 100_000, '{"format": []}'])
 def test_a_header_that_is_no_object(saved, tmp_path, note):
     tensors, _ = parts(saved / "lens", "lens")
@@ -176,4 +188,16 @@ def test_a_checkpoint_of_a_fit_that_lacks_something(tmp_path, field):
     tensors, rest = parts(path, "checkpoint")
     save_file(tensors, str(path), metadata={"checkpoint": json.dumps(rest | {field: None})})
     with pytest.raises(ValueError, match=f"is damaged in {field}"):
+        li.fit_affine_lens(shared_bridge("llama"), texts, **fit)
+
+
+@pytest.mark.parametrize("lost", ["fitted.xx", "counts"])
+def test_a_checkpoint_of_a_fit_that_lacks_a_tensor(tmp_path, lost):
+    path, texts = tmp_path / "file", [torch.arange(4, 20)] * 4
+    fit = {"window": 8, "holdout": 2, "progress": False, "checkpoint": path}
+    li.fit_affine_lens(shared_bridge("llama"), texts, **fit)
+    tensors, rest = parts(path, "checkpoint")
+    del tensors[lost]
+    save_file(tensors, str(path), metadata={"checkpoint": json.dumps(rest)})
+    with pytest.raises(ValueError, match=f"is damaged .*{lost}.*remove it"):
         li.fit_affine_lens(shared_bridge("llama"), texts, **fit)

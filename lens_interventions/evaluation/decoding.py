@@ -53,8 +53,9 @@ class Decoding:
             until=tuple(text for text in options["until"] if text),
             max_new_tokens=options["max_gen_toks"],
             temperature=temperature if do_sample else 0.0,
-            # Zero leaves a processor out, as in transformers.
-            numbers=tuple((name, options[name]) for name in sorted(names) if options.get(name)),
+            numbers=tuple(
+                (name, options[name]) for name in sorted(names) if options.get(name) is not None
+            ),
         )
 
     def sampling(self) -> dict[str, Any]:

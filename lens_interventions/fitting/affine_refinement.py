@@ -99,7 +99,7 @@ def refine_affine_lens(
     windows = list(token_pieces(bridge, texts, length=window, prepend_bos=prepend_bos))
     windows = [piece for piece in windows if len(piece) > 1]
     kept_out, train = _split(windows, held_out)
-    order = torch.Generator().manual_seed(seed)
+    order = torch.Generator().manual_seed(operator.index(seed))
     training = _Training(head, lens, _streams(bridge, kept_out), learning_rate, steps)
     best, history = training.measure(), []
     history.append(float(best.mean()))

@@ -129,8 +129,7 @@ def corpus_moments(
     settings = {"window": window, "skip_first": skip_first, "holdout": holdout}
     kept = _Checkpoint(checkpoint, {"purpose": purpose, "model": weights_hash, **settings})
     if state := kept.load():
-        kept.restore(state, sums)
-        counts.copy_(state["counts"])
+        kept.restore(state, sums, counts=counts)
     windows = (
         piece
         for piece in token_pieces(bridge, texts, length=window, prepend_bos=prepend_bos)
@@ -238,11 +237,21 @@ class _Checkpoint:
                 f"{self.path} was made from other texts than these: give another path, or remove it"
             )
 
-    def restore(self, tensors: Mapping[str, Tensor], sums: Mapping[str, RidgeMoments]) -> None:
-        """Put the sums that `save` kept back into `sums`."""
-        for name, moments in sums.items():
-            kept = {key: tensors[f"{name}.{key}"] for key in moments.tensors()}
-            moments.restore(kept, self.counts[name])
+    def restore(
+        self, tensors: Mapping[str, Tensor], sums: Mapping[str, RidgeMoments], **others: Tensor
+    ) -> None:
+        """Put what `save` kept back into `sums` and `others`.
+
+        Raises `ValueError` if something is missing or of another shape.
+        """
+        try:
+            for name, moments in sums.items():
+                kept = {key: tensors[f"{name}.{key}"] for key in moments.tensors()}
+                moments.restore(kept, self.counts[name])
+            for name, other in others.items():
+                other.copy_(tensors[name])
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"{self.path} is damaged ({error}): remove it") from error
 
     def require_windows(self, holdout: int, window: int) -> None:
         """Raise `ValueError` if no window was held out."""

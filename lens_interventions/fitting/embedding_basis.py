@@ -5,6 +5,7 @@ are orthogonal, or a non-negative factorization, whose components cannot cancel 
 """
 
 import importlib.util
+import operator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -70,7 +71,8 @@ def embedding_basis(
           is a non-negative row of this form, and its direction is the first half minus the second.
           Needs the extra `nmf`.
         - `"unembedding"`: right singular vectors of the unembedding minus its mean row, times the
-            gain of the final norm. The last ones are the directions to which logits respond least.
+            gain of the final norm, without what that norm takes out. The last ones are the
+            directions to which logits respond least.
     - `n_components`: how many components; by default d_model, and 64 for `"nmf"`.
     - `seed`: the seed of the drawn tokens and of the factorization.
 
@@ -92,6 +94,7 @@ def embedding_basis(
     if size is None:
         size = min(_COMPONENTS, d_model) if kind == "nmf" else d_model
     require_whole_numbers(n_components=size, seed=seed)
+    seed = operator.index(seed)
     if not 1 <= size <= d_model:
         raise ValueError(
             f"n_components must be between 1 and d_model = {d_model}, got {n_components}"

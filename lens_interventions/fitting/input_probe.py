@@ -16,6 +16,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from .._files import load_tensors, narrowed, restored, save_tensors, widened
+from ..model.argument_types import require_whole_numbers
 from ..model.embedding import embedding
 from ..model.exclusive import exclusive
 from ..model.points import select_points
@@ -98,6 +99,7 @@ class InputProbe:
         import pandas
 
         self.require_fits(bridge)
+        require_whole_numbers(k=k)
         if not 1 <= k <= bridge.W_E.shape[1]:
             raise ValueError(f"k must be between 1 and d_model = {bridge.W_E.shape[1]}, got {k}")
         table = as_double(bridge.W_E.detach())

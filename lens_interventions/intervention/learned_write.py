@@ -86,6 +86,12 @@ class LearnedWrite:
                 "the base has a base of its own, which would not be written: learn an increment on "
                 "a write without one"
             )
+        if (self.gate_weight is None) != (self.gate_bias is None):
+            raise ValueError("a gate has a weight and a bias; one of the two is missing")
+        if self.down is not None and self.up is None:
+            raise ValueError("a map down needs one up, which is missing")
+        if self.up is not None and self.down is None and self.up.shape[1] != self.up.shape[2]:
+            raise ValueError("a map up from a rank needs one down to it, which is missing")
 
     @property
     def reads_lens(self) -> bool:

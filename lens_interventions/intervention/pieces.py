@@ -1,6 +1,7 @@
 """Texts cut into pieces that a model can read, and the pieces in batches."""
 
 import hashlib
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ def piece_length(bridge: TransformerBridge, max_length: int | None) -> int:
     length = min(512, context) if max_length is None else max_length
     if not 2 <= length <= context:
         raise ValueError(f"max_length must be from 2 to the model's {context}, got {max_length}")
-    return length
+    return operator.index(length)
 
 
 def refuse_windows(patch: NextTokenPatch) -> None:

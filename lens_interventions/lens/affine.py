@@ -60,8 +60,7 @@ class AffineLens:
         self, residual: Float[Tensor, "*row d_model"], layer: int
     ) -> Float[Tensor, "*row d_model"]:
         """`T_l(r[l])`; raises `ValueError` for a layer that the lens does not have."""
-        if not 0 <= layer < len(self.weight):
-            raise ValueError(f"the lens has layers 0 to {len(self.weight) - 1}, got {layer}")
+        self._require_layer(layer)
         weight = self.weight[layer].to(residual.device, residual.dtype)
         return residual + residual @ weight + self.bias[layer].to(residual.device, residual.dtype)
 
@@ -86,6 +85,10 @@ class AffineLens:
                 )
             )
 
+    def _require_layer(self, layer: int) -> None:
+        if not 0 <= layer < len(self.weight):
+            raise ValueError(f"the lens has layers 0 to {len(self.weight) - 1}, got {layer}")
+
     def _other_weights(self, bridge: ReadableModel) -> str | None:
         if self.fingerprint == UNKNOWN:
             return None
@@ -96,7 +99,11 @@ class AffineLens:
         return None if found == self.fingerprint else f"weights {found}: {_REMEDY}"
 
     def inverse(self, layer: int) -> Float[Tensor, "d_model d_model"]:
-        """`P` that carries a direction at the last point back to `layer`: `d P linear ~ d`."""
+        """`P` that carries a direction at the last point back to `layer`: `d P linear ~ d`.
+
+        Raises `ValueError` for a layer that the lens does not have.
+        """
+        self._require_layer(layer)
         weight = self.weight[layer]
         return carry_back(torch.eye(len(weight)).to(weight) + weight)
 

@@ -5,6 +5,7 @@ made a row of the unembedding, as long as the row of a token that was drawn. Tha
 probability, so the output chooses unlikely random directions as it chooses unlikely tokens.
 """
 
+import operator
 from dataclasses import dataclass, replace
 
 import torch
@@ -84,7 +85,7 @@ class Matching:
 
     def draw(self, size: int, seed: int) -> tuple[Pool, Pool]:
         """Tokens of the vocabulary, none twice, and for each a random row as long."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(operator.index(seed))
         order = torch.randperm(len(self.tokens), generator=generator)[:size]
         ids = self.tokens[order.to(self.tokens.device)]
         rows = self.read.weight[ids]

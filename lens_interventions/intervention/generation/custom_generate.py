@@ -34,6 +34,7 @@ _PREPARED = {"use_cache", "logits_to_keep", "cache_position"}
 # Options whose processors count the columns of the prompt, padding included.
 _COUNT_COLUMNS = (
     "min_length",
+    "forced_bos_token_id",
     "forced_eos_token_id",
     "begin_suppress_tokens",
     "exponential_decay_length_penalty",
@@ -129,7 +130,9 @@ def _refused_options(config: GenerationConfig, *, padded: bool) -> Iterator[str]
         yield from (f"{name}=True" for name in _RECORDS if getattr(config, name, None))
     if padded:
         for name in _COUNT_COLUMNS:
-            if getattr(config, name, None):
+            value = getattr(config, name, None)
+            # A least length of 0 asks for nothing, but token 0 can be forced.
+            if value or (value == 0 and name.endswith("token_id")):
                 # transformers makes the one of the other.
                 given = name != "min_length" or config.min_new_tokens is None
                 said = name if given else "min_new_tokens"

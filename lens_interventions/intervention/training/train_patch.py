@@ -126,6 +126,8 @@ def train_patch(
     require_gradients("train_patch")
     options = TrainingOptions() if options is None else options
     require_instance("options", options, TrainingOptions)
+    # A checkpoint, a file of JSON in part, does not hold numpy's numbers.
+    options = TrainingOptions(**{name: python_numbers(n) for name, n in vars(options).items()})
     if isinstance(base, TrainedPatch):
         raise TypeError("base must be the write of a trained patch: pass its .write")
     if base is not None:
@@ -215,7 +217,6 @@ def train_patch(
             settings |= {"strength": strength, "adapt": adapt, "adapter_rank": adapter_rank}
         if base is not None:
             settings["base"] = base.digest()
-        # A file of JSON does not hold numpy's numbers.
         settings = {name: python_numbers(value) for name, value in settings.items()}
         bound = write.patch().bind(bridge)
         parameters = initial_parameters(bound, ours.training, rank, options, seed, strength)

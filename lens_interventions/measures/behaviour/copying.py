@@ -5,12 +5,12 @@ Results are at the position that makes the prediction: like the loss, entry i is
 """
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Integer
 from torch import Tensor
 
 
 def copyable(
-    tokens: Int[Tensor, "batch pos"], *, mask: Bool[Tensor, "batch pos"] | None = None
+    tokens: Integer[Tensor, "batch pos"], *, mask: Bool[Tensor, "batch pos"] | None = None
 ) -> Bool[Tensor, "batch pos"]:
     """Whether the next token completes a pair that occurred earlier in the text.
 
@@ -25,7 +25,7 @@ def copyable(
 
 
 def pair_distance(
-    tokens: Int[Tensor, "batch pos"], *, mask: Bool[Tensor, "batch pos"] | None = None
+    tokens: Integer[Tensor, "batch pos"], *, mask: Bool[Tensor, "batch pos"] | None = None
 ) -> Int[Tensor, "batch pos"]:
     """How many tokens back the pair `(x[i], x[i + 1])` last occurred; 0 if it never did.
 
@@ -33,6 +33,7 @@ def pair_distance(
     position. `tokens` are `[batch, pos]` ids. `mask` is True at real tokens, contiguous in each
     row, by default at ids of 0 or more; a pair that contains padding does not count.
     """
+    tokens = tokens.long()  # positions may not fit into the ids' own type
     real = tokens >= 0 if mask is None else mask
     # One number per pair, through dense ids so that the product cannot overflow.
     ids, dense = torch.unique(tokens, return_inverse=True)
@@ -40,12 +41,12 @@ def pair_distance(
     earlier = _previous_equal(pairs, real[:, :-1] & real[:, 1:])
     here = torch.arange(pairs.shape[1], device=tokens.device)
     distance = torch.zeros_like(tokens)
-    distance[:, :-1] = torch.where(earlier >= 0, here - earlier, 0).to(tokens.dtype)
+    distance[:, :-1] = torch.where(earlier >= 0, here - earlier, 0)
     return distance
 
 
 def induction_targets(
-    tokens: Int[Tensor, "batch pos"], *, mask: Bool[Tensor, "batch pos"] | None = None
+    tokens: Integer[Tensor, "batch pos"], *, mask: Bool[Tensor, "batch pos"] | None = None
 ) -> Int[Tensor, "batch pos"]:
     """The prediction of an induction head: the token that followed the last earlier `x[i]`.
 
@@ -55,6 +56,7 @@ def induction_targets(
     `copyable`; the converse fails if the pair is older than the last occurrence of `x[i]`. (Olsson
     et al. 2022, "In-context Learning and Induction Heads".)
     """
+    tokens = tokens.long()  # an unsigned type has no -1
     real = tokens >= 0 if mask is None else mask
     earlier = _previous_equal(tokens, real)
     followers = tokens.gather(1, (earlier + 1).clamp(min=0))

@@ -139,6 +139,10 @@ def test_the_result_may_be_a_dictionary(llama):
             "min_new_tokens with prompts of differ",
         ),
         ({"attention_mask": MASK[1:], "min_length": 8}, "min_length with prompts of different"),
+        (
+            {"attention_mask": MASK[1:], "forced_bos_token_id": 0},
+            "forced_bos_token_id with prompts of different",
+        ),
         ({"inputs_embeds": torch.ones(1, 6, 32, dtype=torch.float64)}, "inputs_embeds"),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),

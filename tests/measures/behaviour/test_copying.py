@@ -21,6 +21,16 @@ def test_copyable_by_hand():
     assert targets == [-1, -1, -1, *map(ord, "bc"), -1, *map(ord, "bda")]
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16])
+def test_distances_may_not_fit_into_the_type_of_the_ids(dtype):
+    tokens = torch.tensor([[1, 2, *(3 + i % 200 for i in range(254)), 1, 2]])
+    narrow = tokens.to(dtype)
+    assert behaviour.pair_distance(narrow).tolist() == behaviour.pair_distance(tokens).tolist()
+    assert behaviour.pair_distance(narrow)[0, 256] == 256
+    targets = behaviour.induction_targets(tokens)
+    assert behaviour.induction_targets(narrow).tolist() == targets.tolist()
+
+
 def test_a_pair_may_overlap_the_one_before_it():
     assert behaviour.copyable(ids("aaaa")[None]).tolist() == [[False, True, True, False]]
 

@@ -17,6 +17,11 @@ def test_bins_close_on_the_left_and_are_open_outside():
     assert bins.labels == ("below 1", "1 to 2", "2 to 4", "4 and more")
 
 
+def test_an_edge_may_not_fit_into_half_precision():
+    values = torch.tensor([[1.0, 1.0078125]], dtype=torch.bfloat16)
+    assert behaviour.bin_by(values, [1.002]).index.tolist() == [[0, 1]]
+
+
 @pytest.mark.parametrize("edges", [[], [2.0, 1.0], [1.0, 1.0], [0.0, math.inf]])
 def test_bad_edges_are_refused(edges):
     with pytest.raises(ValueError, match="increasing order"):
