@@ -5,7 +5,6 @@ from which a stopped pass continues are the same for all fits.
 """
 
 import hashlib
-import importlib.metadata
 import json
 import operator
 import time
@@ -32,6 +31,7 @@ from ..model.readout import require_readable
 from ..model.residuals import residuals
 from ..model.text_pieces import token_pieces
 from ..model.tokens import TextOrTokens, TokenBatch
+from ..model.versions import running_versions
 from .ridge import RidgeMoments, RidgeSolution
 
 AddWindow = Callable[
@@ -40,7 +40,6 @@ AddWindow = Callable[
 """Adds one window to moments: gets its tokens and their residuals at every point."""
 
 _SECONDS_BETWEEN_SAVES = 60.0
-_VERSIONS = ("torch", "transformers", "transformer_lens")
 
 
 @dataclass(frozen=True)
@@ -163,7 +162,7 @@ def corpus_moments(
         "held_out_tokens": held_out.n,
         "corpus_hash": kept.digest,
         # Other versions may run the model differently from those under which a lens was fitted.
-        "versions": {name: importlib.metadata.version(name) for name in _VERSIONS},
+        "versions": running_versions(),
         **settings,
     }
     return CorpusMoments(fitted, held_out, counts.cpu(), weights_hash, note)

@@ -8,7 +8,6 @@ have at hand, nor for networks without a config of transformers.
 """
 
 import hashlib
-import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -25,11 +24,10 @@ from .kinds import text_config, weight_dtype
 from .product import product_dtype
 from .replaced_forwards import forwards_of_user
 from .user_cache import cache_directory
+from .versions import running_versions
 
 # Trying a smaller model takes less time than reading its code.
 _LARGE = 2**24  # parameters
-
-_VERSIONS = ("torch", "transformers", "transformer_lens")
 
 
 def is_kept(bridge: TransformerBridge, question: str) -> bool:
@@ -65,7 +63,7 @@ def _file(bridge: TransformerBridge, question: str) -> Path:
         f"{weight_dtype(bridge)} {product_dtype(bridge.W_E)} {bridge.cfg.device}",
         str(getattr(config, "_attn_implementation", None)),
         config.to_json_string(),
-        *(importlib.metadata.version(name) for name in _VERSIONS),
+        *running_versions().values(),
         _own_code(),
         *_code_of(bridge),
     ]

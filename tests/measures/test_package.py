@@ -3,11 +3,20 @@
 import subprocess
 import sys
 
-import pytest
+CODE = """
+import importlib
+import sys
+
+for measure in sys.argv[1:]:
+    for name in [name for name in sys.modules if name.startswith("lens_interventions")]:
+        del sys.modules[name]
+    package = importlib.import_module("lens_interventions")
+    print(getattr(package, measure).__name__)
+"""
 
 
-@pytest.mark.parametrize("name", ["behaviour", "crossed", "intervals", "verdicts"])
-def test_a_measure_is_there_whatever_was_imported_before(name):
-    code = f"import lens_interventions as li; print(li.{name}.__name__)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == f"lens_interventions.measures.{name}"
+def test_a_measure_is_there_if_nothing_was_imported_before():
+    names = ["behaviour", "crossed", "intervals", "verdicts"]
+    command = [sys.executable, "-c", CODE, *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [f"lens_interventions.measures.{name}" for name in names]

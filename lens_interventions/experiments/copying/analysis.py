@@ -210,7 +210,7 @@ def _method(
     (limit,) = limits[limits["question"] == question.name].to_dict("records")
     said = (
         f"{capital(question.material)}; "
-        f"{int(totals.counts.sum())} predictions in {int((totals.counts > 0).sum())} "
+        f"{int(totals.counts.sum())} predictions in {totals.n_clusters} "
         f"clusters of the part that reports, which are resampled. Cell chosen{selected} on the "
         f"part that selects: {choice.cell}. {said_of(comparison, 'nats')}"
     )

@@ -30,7 +30,7 @@ def bounds(settings: CopyingSettings, rows: Tables) -> pd.DataFrame:
         arms = totals.true_arms
         sign = -1 if question.measure.lower_is_better else 1
         gains = sign * np.stack([totals.difference(arm, NO_PATCH) for arm in arms])
-        n = int((totals.counts > 0).sum())
+        n = totals.n_clusters
         row: dict[str, Any] = {
             "question": question.name,
             "measure": question.measure.name,

@@ -47,7 +47,7 @@ def compared(
             totals_of(rows[question.table], measure, SELECTION),
             true,
             references,
-            int((totals.counts > 0).sum()),
+            totals.n_clusters,
             settings.resampling.level,
         )
     found = compare(

@@ -12,6 +12,7 @@ from ...materials import Document
 from ...materials.corpora import read_documents
 from ...materials.shingles import groups
 from .sequences import beginning, token_list
+from .setting_checks import require_room
 
 
 def document_beginnings(
@@ -29,11 +30,7 @@ def document_beginnings(
 
     Raises `ValueError` if none is left, or if the model's context is shorter than `tokens`.
     """
-    context = int(bridge.cfg.n_ctx)
-    if tokens > context:
-        raise ValueError(
-            f"{tokens} tokens of a document do not fit the model's {context}: ask for fewer"
-        )
+    require_room(bridge, document_tokens=tokens)
     rng = np.random.default_rng([seed, 3])
     found = []
     for source, of_source in without_copies(texts).items():

@@ -8,7 +8,7 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...intervention.generation.generate import generate
-from ...measures.behaviour import Loop, ending_loops, rep_n
+from ...measures.behaviour import Loop, ending_loop, rep_n
 from ..engine.json_values import from_values
 from ..engine.work_units import unit_kind
 from .conditions import ARM_COLUMNS, NO_PATCH, Arm, PatchSettings, condition_label
@@ -138,7 +138,7 @@ def shown_samples(samples: pd.DataFrame, control: Arm, shown: int) -> pd.DataFra
 
 def _described(bridge: TransformerBridge, ids: list[int]) -> dict[str, Any]:
     tokens = torch.tensor(ids, dtype=torch.long)
-    (loop,) = ending_loops(tokens[None])
+    loop = ending_loop(tokens)
     return {
         "n_tokens": len(ids),
         "looped": loop is not None,

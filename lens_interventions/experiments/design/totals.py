@@ -76,6 +76,11 @@ class Totals:
         """The counts of each cluster."""
         return self.cell_counts.reshape(len(self.cell_counts), -1).sum(-1)
 
+    @property
+    def n_clusters(self) -> int:
+        """How many clusters have something to count."""
+        return int((self.counts > 0).sum())
+
     def of(self, arm: Arm) -> Float[np.ndarray, " cluster"]:
         """The sums of one arm in each cluster."""
         return self.cells[self.arms.index(arm)].reshape(len(self.cell_counts), -1).sum(-1)

@@ -154,7 +154,7 @@ def load_result(directory: str | Path) -> Result:
         )
     try:
         contents = json.loads(result_file.read_text(encoding="utf-8"))
-        for name, expected in contents.get("sha256", {}).items():
+        for name, expected in contents["sha256"].items():
             if sha256(directory / name) != expected:
                 raise ValueError(f"the checksum of {name} does not match")
         tables = {
@@ -190,8 +190,7 @@ def _finding(values: Mapping[str, Any]) -> Finding:
     }
     said |= {
         "interval": Interval(**{**said["interval"], **ends}),
-        # A run that was made before verdicts had this field does not have it.
-        "not_ahead_of": tuple(said.get("not_ahead_of", ())),
+        "not_ahead_of": tuple(said["not_ahead_of"]),
     }
     verdict = Verdict(**said)
     return Finding(**{**values, "verdict": verdict})

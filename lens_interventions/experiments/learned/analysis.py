@@ -284,7 +284,7 @@ def _method(
 ) -> str:
     totals = question.totals(rows, REPORT)
     rank = "full rank" if settings.rank is None else f"rank {settings.rank}"
-    seeds, clusters = len(settings.seeds), int((totals.counts > 0).sum())
+    seeds, clusters = len(settings.seeds), totals.n_clusters
     plain = by_seed[(by_seed["question"] == question.name) & (by_seed["minus"] == "none")]
     each = ", ".join(f"{estimate:.3g}" for estimate in plain["estimate"])
     return (

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
-from ...measures.behaviour import ending_loops, rep_n
+from ...measures.behaviour import ending_loop, rep_n
 from ..design.prompts import prompt_items, prompt_seed
 from ..engine.results import Tables
 from ..engine.run import Stage
@@ -162,7 +162,7 @@ def _row(
     ids = ids.cpu()
     text = torch.cat([torch.tensor(prompt["tokens"]), ids])[None]
     nats = teacher_forced_log_probs(bridge, text, None)[0, -len(ids) :]
-    (loop,) = ending_loops(ids[None])
+    loop = ending_loop(ids)
     return {
         "prompt": prompt["number"],
         "register": prompt["register"],

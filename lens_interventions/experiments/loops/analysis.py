@@ -197,7 +197,7 @@ def _compare(
     settings: LoopsSettings,
 ) -> Comparison:
     """The true source against its references here; how much they vary in the `other` half."""
-    n = int((here.counts > 0).sum())
+    n = here.n_clusters
     return compare(
         contrasts_with,
         references,

@@ -13,6 +13,7 @@ from ..design.sequences import (
     batches,
     require_both_halves,
 )
+from ..design.setting_checks import require_room
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit
@@ -35,16 +36,9 @@ def materials_of(
     for sequence in text_sequences(bridge, settings.material):
         found.setdefault(sequence.tags, []).append(sequence)
     found[COPIES] = induction_sequences(bridge, settings.material)
-    context = int(bridge.cfg.n_ctx)
+    require_room(bridge, ceiling_tokens=settings.ceiling_tokens)
     for name, sequences in found.items():
         require_both_halves(sequences, name)
-        longest = max(len(sequence.tokens) for sequence in sequences)
-        if max(longest, settings.ceiling_tokens) > context:
-            raise ValueError(
-                f"{name} has texts of {longest} tokens, ceiling_tokens is "
-                f"{settings.ceiling_tokens} and the model reads {context}: make document_tokens, "
-                "induction_length and ceiling_tokens smaller"
-            )
     return found
 
 

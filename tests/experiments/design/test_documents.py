@@ -61,7 +61,7 @@ def test_documents_that_leave_nothing_are_refused(tmp_path):
 def test_documents_that_do_not_fit_the_model_are_refused():
     bridge = shared_bridge("llama")
     texts = {"mine": (Document("1", "the time of fox", ""),)}
-    with pytest.raises(ValueError, match=rf"{N_CTX + 1} tokens of a document do not fit"):
+    with pytest.raises(ValueError, match=rf"document_tokens makes texts of {N_CTX + 1} tokens"):
         document_beginnings(bridge, texts, documents=1, tokens=N_CTX + 1, seed=0)
 
 
