@@ -15,6 +15,7 @@ covers 87% where those of 2 vary most, while the weighted mean covers 94%, and 9
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Real
@@ -33,33 +34,44 @@ def crossed_mean_test(
     rng: np.random.Generator,
     level: float = 0.95,
     n_resamples: int = 9999,
+    freedoms: Sequence[float] | None = None,
 ) -> tuple[Interval, float]:
     """`crossed_mean_interval` of `totals` and `counts`, and a p-value of their quotient against 0.
 
     The p-value is two-sided. It is one minus the level at which the interval, with the same
     generator, just reaches 0, and 1 if there is no interval. Where nothing varies, the interval has
-    no width, and the p-value is 2/2^n for n cells, the smallest that a sign-flip test of as many
-    has. `rng` draws the `n_resamples` resamples once for both; `level` is the interval's
-    confidence.
+    no width, and the p-value is 2/2^n, where n is the number of rows or of columns, whichever is
+    smaller: the smallest that a sign-flip test of as many has. `rng` draws the `n_resamples`
+    resamples once for both; `level` is the interval's confidence.
 
-    Raises `ValueError` in the cases of `crossed_mean_interval`.
+    `freedoms` gives the degrees of freedom of each axis where a few of its rows or columns have
+    most of the weight. They are cut to one less than their number, which is the default.
+
+    Raises `ValueError` in the cases of `crossed_mean_interval`, and for `freedoms` that are not a
+    positive number for each axis.
     """
     totals, counts = _present(totals, counts)
+    if freedoms is not None and not (len(freedoms) == totals.ndim and min(freedoms) > 0):
+        raise ValueError(
+            f"expected {totals.ndim} positive degrees of freedom, one for each axis; got {freedoms}"
+        )
     if not 0 < level < 1 or n_resamples < 2:
         raise ValueError(f"expected 0 < level < 1 and n_resamples >= 2, got {level}, {n_resamples}")
     n = min(totals.shape)
     estimate = float(totals.sum() / counts.sum()) if n else math.nan
     if n < 2:
         return Interval(estimate, math.nan, math.nan, level, "none", n), 1.0
-    variances, freedoms = _variances(totals, counts, rng, n_resamples)
+    variances = _variances(totals, counts, rng, n_resamples)
+    most = np.array(totals.shape) - 1.0
+    known = most if freedoms is None else np.minimum(freedoms, most)
     error = math.sqrt(variances.sum())
     if error <= _ROUNDING * abs(estimate):
         # Nothing varies, so there is no t. As many equal signs have this chance.
-        p_value = min(2 * 0.5 ** int((counts > 0).sum()), 1.0) if estimate else 1.0
+        p_value = 2 * 0.5**n if estimate else 1.0
         return Interval(estimate, estimate, estimate, level, "crossed t", n), p_value
-    half = error * _factor(variances, freedoms, 1 - level)
+    half = error * _factor(variances, known, 1 - level)
     interval = Interval(estimate, estimate - half, estimate + half, level, "crossed t", n)
-    return interval, _p_value(estimate, variances, freedoms)
+    return interval, _p_value(estimate, variances, known)
 
 
 def crossed_mean_interval(
@@ -142,8 +154,8 @@ def _variances(
     counts: Float[np.ndarray, "row ..."],
     rng: np.random.Generator,
     n_resamples: int,
-) -> tuple[Float[np.ndarray, " axis"], Float[np.ndarray, " axis"]]:
-    """The variance of the mean that each axis contributes, and its degrees of freedom."""
+) -> Float[np.ndarray, " axis"]:
+    """The variance of the mean that each axis contributes."""
     n = np.array(totals.shape)
     draws = [rng.multinomial(size, np.full(size, 1 / size), n_resamples) for size in n]
     times = [each.astype(np.float64) for each in draws]
@@ -154,12 +166,11 @@ def _variances(
     # The contributions of rows and of columns, to first order of the ratio.
     around = totals - totals.sum() / counts.sum() * counts
     parts = np.array([(_along(around, axis) ** 2).sum() for axis in range(totals.ndim)])
-    freedoms = (n - 1).astype(np.float64)
     if parts.sum() <= np.finfo(np.float64).eps * (around**2).sum():
         # Only single cells differ: all of it goes to the axis that knows least.
-        return means.var() * (n == n.min()) / (n == n.min()).sum(), freedoms
+        return means.var() * (n == n.min()) / (n == n.min()).sum()
     # Drawing n of n shrinks a variance by (n - 1) / n.
-    return means.var() * parts / parts.sum() * n / freedoms, freedoms
+    return means.var() * parts / parts.sum() * n / (n - 1)
 
 
 def _drawn(

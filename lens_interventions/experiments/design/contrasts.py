@@ -169,14 +169,20 @@ def crossed_contrast(
     difference: Float[np.ndarray, "cluster ..."],
     counts: Float[np.ndarray, "cluster ..."],
     resampling: Resampling,
+    *,
+    freedoms: Sequence[float] | None = None,
 ) -> Contrast:
-    """The contrast whose sums of differences are given, over clusters and what crosses them."""
+    """The contrast whose sums of differences are given, over clusters and what crosses them.
+
+    `freedoms` are those of `crossed_mean_test`.
+    """
     interval, p_value = crossed_mean_test(
         difference,
         counts,
         rng=resampling.rng(),
         level=resampling.level,
         n_resamples=resampling.n_resamples,
+        freedoms=freedoms,
     )
     return Contrast(interval, p_value)
 

@@ -92,6 +92,11 @@ def crossed_spearman(
     first order, the correlation r is the mean over tokens of `r + e_y e_x - r (e_y^2 + e_x^2) / 2`,
     where e are the ranks of y and x without what those of `given` predict, at variance 1. Sums of
     these go into a crossed test. If no variance is left, there is no correlation and no interval.
+
+    A few kinds have most of the weight, and as many contributions decide the variance. Where y has
+    an effect of each cluster and one as large of each token, and neither has to do with x, the
+    contribution of a cluster c has a variance of `g_c = (sum e_x)^2 + sum e_x^2`. So an axis has
+    `(sum g)^2 / sum g^2` degrees of freedom (Satterthwaite 1946), or one less than its clusters.
     """
     ranks = [_standard_ranks(v) for v in (y, x)]
     if given is not None:
@@ -113,7 +118,8 @@ def crossed_spearman(
         np.bincount(cell, weights, minlength=shape[0] * shape[1]).reshape(shape)
         for weights in (values, np.ones(len(values)))
     )
-    found = crossed_contrast(totals, counts, resampling)
+    freedoms = [_freedom(e_x, of) for of in (of_row, of_column)]
+    found = crossed_contrast(totals, counts, resampling, freedoms=freedoms)
     # Student's t of few documents may leave the range of correlations.
     low, high = np.clip([found.interval.low, found.interval.high], -1, 1).tolist()
     return replace(found, interval=replace(found.interval, low=low, high=high))
@@ -186,6 +192,11 @@ def doubly_centred(
         if np.abs(left - before).max() < 1e-12:
             break
     return left
+
+
+def _freedom(e_x: Float[np.ndarray, " token"], of_cluster: np.ndarray) -> float:
+    variances = np.bincount(of_cluster, e_x) ** 2 + np.bincount(of_cluster, e_x**2)
+    return float(variances.sum() ** 2 / (variances**2).sum())
 
 
 def _standard_ranks(values: Float[np.ndarray, " token"]) -> Float[np.ndarray, " token"]:

@@ -6,6 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 
+from lens_interventions.experiments.preservation import correlations
 from lens_interventions.experiments.preservation.correlations import (
     copy_correlation,
     crossed_spearman,
@@ -120,6 +121,23 @@ def test_a_correlation_that_rests_on_a_few_kinds_of_token_is_not_certain() -> No
     # Of 40 intervals at 95%, more than 6 miss with a chance of 0.3%.
     assert missed["both"] <= 6
     assert missed["documents"] > 20
+
+
+def test_a_few_common_kinds_count_as_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rarity is that of the kind, and 2 of 5 tokens are of one kind."""
+    rng = np.random.default_rng(3)
+    kinds, documents = np.minimum(rng.zipf(1.5, 2000), 300), np.repeat(np.arange(40), 50)
+    missed = {"few": 0, "as many as there are": 0}
+    for name in missed:
+        if name != "few":
+            monkeypatch.setattr(correlations, "_freedom", lambda *_: np.inf)
+        for _ in range(100):
+            y = rng.normal(size=301)[kinds] + 0.3 * rng.normal(size=2000)
+            found = crossed_spearman(y, np.log(kinds), documents, kinds, FEW).interval
+            missed[name] += not found.low < 0 < found.high
+    # Of 100 intervals at 95%, more than 12 miss with a chance of 0.15%.
+    assert missed["few"] <= 12
+    assert missed["as many as there are"] > 40
 
 
 def test_crossed_intervals_of_documents_alone_are_as_wide() -> None:
