@@ -5,7 +5,7 @@ import reprlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 from torch import Tensor
 from transformer_lens.tools.analysis import JacobianLens
@@ -75,9 +75,8 @@ class PatchFields:
                 object.__setattr__(self, "source", name)
         _require_choice("mode", self.mode, MODES, callable_too=True)
         _require_choice("source", self.source, SOURCES, callable_too=True)
-        _require_choice("scale", self.scale, ("raw", "norm", "deviation"))
-        _require_choice("embedding", self.embedding, ("W_E", "W_U", "lens"))
-        _require_choice("gate_on", self.gate_on, ("lens", "output"))
+        for name in ("scale", "embedding", "gate_on"):
+            _require_choice(name, getattr(self, name), choices(name))
         if self.gate_on == "output" and self.gate is None:
             raise ValueError("gate_on='output' needs the gate= that it compares with: give a gate")
         if self.embedding == "lens" and not isinstance(self.lens, AffineLens | JacobianLens):
@@ -162,6 +161,11 @@ def _is_count(value: object) -> bool:
 def _is_position(value: object) -> bool:
     """Whether it is an integer from 0 up that a tensor of positions can hold."""
     return _is_count(value) and int(cast(int, value)) < 2**63
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """What a field may be that has a few values."""
+    return get_args(PatchFields.__annotations__[name])
 
 
 def _require_choice(

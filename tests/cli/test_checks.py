@@ -11,6 +11,7 @@ from lens_interventions.cli import options, patch_options
 from lens_interventions.cli.slopes import DRAWN
 from lens_interventions.intervention.losses.scopes import SCOPES
 from lens_interventions.intervention.modes import MODES
+from lens_interventions.intervention.patch_fields import choices
 from lens_interventions.intervention.slopes.slope_map import TOKEN_SOURCES
 from lens_interventions.model.config import known_blocks
 from tests.support.tiny import tiny_model
@@ -110,6 +111,9 @@ def test_of_the_default_model_nothing_is_known_until_it_is_converted() -> None:
 
 def test_options_name_what_the_registries_have() -> None:
     assert tuple(MODES) == patch_options.MODES
+    assert choices("scale") == patch_options.SCALES
+    assert choices("embedding") == patch_options.EMBEDDINGS
+    assert choices("gate_on") == patch_options.GATES
     assert tuple(SCOPES) == options.SCOPES
     assert TOKEN_SOURCES == DRAWN
 
