@@ -70,19 +70,12 @@ def groups(documents: Sequence[Document]) -> list[int]:
     Documents that are connected through others are in one group too. If a split keeps groups whole,
     no 13 words in a row are on both sides.
     """
-    leader = list(range(len(documents)))
+    from scipy.cluster.hierarchy import DisjointSet  # takes half a second
 
-    def leader_of(index: int) -> int:
-        while leader[index] != index:
-            leader[index] = leader[leader[index]]
-            index = leader[index]
-        return index
-
-    first: dict[int, int] = {}
+    joined, first = DisjointSet(range(len(documents))), dict[int, int]()
     for index, document in enumerate(documents):
         for shingle in shingles(document.text):
-            a, b = leader_of(index), leader_of(first.setdefault(shingle, index))
-            # The first document gives the number, so that numbers do not depend on the order of
-            # hashes.
-            leader[max(a, b)] = min(a, b)
-    return [leader_of(index) for index in range(len(documents))]
+            joined.merge(index, first.setdefault(shingle, index))
+    # The first document gives the number, so that numbers do not depend on the order of hashes.
+    number = {index: min(group) for group in joined.subsets() for index in group}
+    return [number[index] for index in range(len(documents))]

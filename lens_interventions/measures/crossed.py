@@ -40,9 +40,9 @@ def crossed_mean_test(
 
     The p-value is two-sided. It is one minus the level at which the interval, with the same
     generator, just reaches 0, and 1 if there is no interval. Where nothing varies, the interval has
-    no width, and the p-value is 2/2^n, where n is the number of rows or of columns, whichever is
-    smaller: the smallest that a sign-flip test of as many has. `rng` draws the `n_resamples`
-    resamples once for both; `level` is the interval's confidence.
+    no width, and the p-value is 2/2^n for n cells, the smallest that a sign-flip test of as many
+    has. `rng` draws the `n_resamples` resamples once for both; `level` is the interval's
+    confidence.
 
     `freedoms` gives the degrees of freedom of each axis where a few of its rows or columns have
     most of the weight. They are cut to one less than their number, which is the default.
@@ -67,7 +67,7 @@ def crossed_mean_test(
     error = math.sqrt(variances.sum())
     if error <= _ROUNDING * abs(estimate):
         # Nothing varies, so there is no t. As many equal signs have this chance.
-        p_value = 2 * 0.5**n if estimate else 1.0
+        p_value = min(2 * 0.5 ** int((counts > 0).sum()), 1.0) if estimate else 1.0
         return Interval(estimate, estimate, estimate, level, "crossed t", n), p_value
     half = error * _factor(variances, known, 1 - level)
     interval = Interval(estimate, estimate - half, estimate + half, level, "crossed t", n)

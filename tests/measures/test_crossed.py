@@ -137,9 +137,9 @@ def test_one_row_has_no_interval_and_equal_cells_no_width():
             # Exactly none, as only then `outermost` widens it.
             assert equal.low == equal.estimate == equal.high == pytest.approx(value, rel=1e-12)
     assert p_value(np.zeros((3, 9)), rng=rng) == 1
-    # Seeds that agree on every text are what as many equal signs are, and no proof.
-    assert p_value(np.full((2, 2), 0.1), rng=rng) == 2 / 2**2
-    assert p_value(np.full((3, 9), 0.1), rng=rng) == 2 / 2**3
+    # Four equal cells are what four equal signs are, and no proof.
+    assert p_value(np.full((2, 2), 0.1), rng=rng) == 2 / 2**4
+    assert p_value(np.full((3, 9), 0.1), rng=rng) == 2 / 2**27
 
 
 @pytest.mark.parametrize(

@@ -46,3 +46,15 @@ def sums_table(rows: pd.DataFrame, keys: Sequence[str], column: str) -> pd.DataF
     """Sums of `total` and `count` by `keys`, with a column of each for every value of `column`."""
     sums = rows.groupby([*keys, column], sort=True)[["total", "count"]].sum()
     return pd.DataFrame(sums.unstack())
+
+
+def range_of_seeds(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Means by `keys`, from rows of sums with a `seed`.
+
+    Columns: the keys, mean, lowest, highest. The mean is that of the seeds' means; lowest and
+    highest are the least and the most of these.
+    """
+    by_seed = rows.groupby([*keys, "seed"], sort=False)[["total", "count"]].sum()
+    values = by_seed["total"] / by_seed["count"]
+    found = values.groupby(level=list(keys), sort=False).agg(["mean", "min", "max"])
+    return found.rename(columns={"min": "lowest", "max": "highest"}).reset_index()

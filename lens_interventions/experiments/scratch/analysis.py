@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..design.rows_of_sums import range_of_seeds
 from ..design.text_scopes import ALL, AS_TRAINED, COPYABLE, OTHER, SECOND, TAKEN_AWAY
 from ..engine.results import Analysis, Tables
 from .arms import NONE, name_of
@@ -140,10 +141,7 @@ def loss_curves(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame
     keys = ["arm", "scope", "step"]
     found = []
     for named, here in _networks(settings, kept):
-        by_seed = here.groupby([*keys, "seed"], sort=False)[["total", "count"]].sum()
-        loss = by_seed["total"] / by_seed["count"]
-        of_seeds = loss.groupby(level=keys, sort=False).agg(["mean", "min", "max"]).reset_index()
-        of_seeds = of_seeds.rename(columns={"mean": "loss", "min": "lowest", "max": "highest"})
+        of_seeds = range_of_seeds(here, keys).rename(columns={"mean": "loss"})
         found.append(of_seeds.assign(**named))
     columns = ["network", "blocks", "entry", *keys, "loss", "lowest", "highest"]
     return pd.concat(found, ignore_index=True)[columns]

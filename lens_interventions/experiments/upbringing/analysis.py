@@ -8,7 +8,7 @@ import pandas as pd
 
 from ...model.points import FINAL, select_points
 from ..design.contrasts import seed_contrast
-from ..design.rows_of_sums import rows_where
+from ..design.rows_of_sums import range_of_seeds, rows_where
 from ..design.text_scopes import ALL
 from ..engine.results import Analysis, Tables
 from .arms import ARMS, NO_DECAY, PLAIN, STRONG_DECAY
@@ -25,7 +25,7 @@ def analyse(settings: UpbringingSettings, rows: Tables) -> Analysis:
     final = measured[measured["step"] == settings.steps]
     tables = {
         "contrasts": contrasts(settings, final),
-        "layers": over_seeds(_measured(final), ["scope", "point"]),
+        "layers": range_of_seeds(_measured(final), ["arm", "measure", "scope", "point"]),
         "curves": curve_table(settings, measured),
         "recall": recall(settings, final),
         "weights": weights(final),
@@ -61,29 +61,16 @@ def contrasts(settings: UpbringingSettings, final: pd.DataFrame) -> pd.DataFrame
     return pd.DataFrame(found)
 
 
-def over_seeds(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Means of each arm and measure, by `keys`.
-
-    Columns: arm, measure, the keys, mean, lowest, highest. Lowest and highest are those of the
-    seeds.
-    """
-    named = ["arm", "measure", *keys]
-    by_seed = rows.groupby([*named, "seed"], sort=False)[["total", "count"]].sum()
-    values = by_seed["total"] / by_seed["count"]
-    found = values.groupby(level=named, sort=False).agg(["mean", "min", "max"]).reset_index()
-    return found.rename(columns={"min": "lowest", "max": "highest"})
-
-
 def curve_table(settings: UpbringingSettings, measured: pd.DataFrame) -> pd.DataFrame:
     """The loss at the output and KL(final ‖ middle) during training.
 
-    They are measured on the same windows at each step. The columns are those of `over_seeds`, by
-    scope, point and step.
+    They are measured on the same windows at each step. Columns: arm, measure, scope, point, step,
+    mean, lowest, highest. Lowest and highest are those of the seeds.
     """
     is_loss = (measured["measure"] == LOSS) & (measured["point"] == FINAL)
     is_kl = (measured["measure"] == KL) & (measured["point"] == middle_point(settings))
     kept = measured[(is_loss | is_kl) & (measured["row"] < settings.windows[0])]
-    return over_seeds(kept, ["scope", "point", "step"])
+    return range_of_seeds(kept, ["arm", "measure", "scope", "point", "step"])
 
 
 def recall(settings: UpbringingSettings, final: pd.DataFrame) -> pd.DataFrame:
