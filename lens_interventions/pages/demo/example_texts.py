@@ -1,7 +1,7 @@
 """The texts that the demo, the notebooks and the pictures of the documentation read."""
 
 # The abstract of Brown et al. 2020, "Language Models are Few-Shot Learners" (arXiv:2005.14165),
-# quoted because the post shows its last sentence.
+# up to the sentence that the post shows.
 ABSTRACT = (
     "Recent work has demonstrated substantial gains on many NLP tasks and benchmarks by "
     "pre-training on a large corpus of text followed by fine-tuning on a specific task. While "
