@@ -144,7 +144,8 @@ def restored(
     `lengths` names pairs of a tuple and a tensor that must be equally long:
     `points=("points", "entropy")`.
 
-    Raises a `ValueError` that names the field, its value and what was expected.
+    Raises a `ValueError` that names the field, its value and what was expected, or what the class
+    says against it.
     """
     hints = get_type_hints(cls)
     known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]

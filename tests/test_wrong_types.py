@@ -474,8 +474,11 @@ def test_whole_numbers_of_numpy_are_whole_numbers():
     options = {"window": four, "batch_size": one, "held_out_windows": one, "evaluate_every": one}
     lens = li.fit_affine_lens(BRIDGE, texts, window=four, holdout=np.int64(2), **still)
     refined = {"steps": one, "batch": four, "held_out": four, "window": four, "seed": one}
+    loss, same = (
+        li.patch_loss(BRIDGE, texts, PATCH, max_length=n, **still).to_dataframe() for n in (four, 4)
+    )
+    pd.testing.assert_frame_equal(loss, same)
     for call in (
-        lambda: li.patch_loss(BRIDGE, texts, PATCH, max_length=four, **still),
         lambda: li.slope_map(BRIDGE, texts, max_length=four, **still),
         lambda: li.train_patch(
             BRIDGE,

@@ -34,7 +34,7 @@ class Decoding:
         """Decoding for options that lm_eval's `normalize_gen_kwargs` has returned.
 
         Raises `NotImplementedError` for an option that `generate` does not know, `ValueError` for
-        sampling at temperature 0.
+        sampling at temperature 0. Other numbers are checked by `sampling`.
         """
         known = {"until", "max_gen_toks", "do_sample", *PROCESSORS}
         if unknown := sorted(set(options) - known):
@@ -59,7 +59,7 @@ class Decoding:
         )
 
     def sampling(self) -> dict[str, Any]:
-        """The options of `generate`."""
+        """The options of `generate`; raises `ValueError` for a number that is out of range."""
         return sampling(self.temperature, dict(self.numbers))
 
 

@@ -241,7 +241,7 @@ class _Checkpoint:
     ) -> None:
         """Put what `save` kept back into `sums` and `others`.
 
-        Raises `ValueError` if something is missing or of another shape.
+        Raises `ValueError` if something is missing or does not fit.
         """
         try:
             for name, moments in sums.items():

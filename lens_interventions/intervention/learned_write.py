@@ -35,7 +35,8 @@ class LearnedWrite:
     times a, also where the write's own source has no token. `patch` makes the patch that it was
     trained in. Binding a patch with this mode raises `ValueError` if the model's weights, the
     source, the embedding or the scale are not those of the training. Making one raises `ValueError`
-    for another embedding or scale than those below.
+    for another embedding or scale than those below, for half of a map or of a gate, and for a base
+    that has a base.
 
     Attributes:
         layers: the layers that it was trained to write to, lowest first.

@@ -164,16 +164,16 @@ def _is_position(value: object) -> bool:
 
 
 def choices(name: str) -> tuple[str, ...]:
-    """What a field may be that has a few values."""
+    """The values that a field of few may have: "scale", "embedding" or "gate_on"."""
     return get_args(PatchFields.__annotations__[name])
 
 
 def _require_choice(
-    name: str, value: object, choices: Collection[str], *, callable_too: bool = False
+    name: str, value: object, known: Collection[str], *, callable_too: bool = False
 ) -> None:
-    if (callable_too and callable(value)) or (isinstance(value, str) and value in choices):
+    if (callable_too and callable(value)) or (isinstance(value, str) and value in known):
         return
-    listed = ", ".join(repr(choice) for choice in choices)
+    listed = ", ".join(repr(choice) for choice in known)
     raise ValueError(
         f"{name} must be one of {listed}{' or a function' if callable_too else ''}; got "
         f"{type(value).__name__ if isinstance(value, Tensor) else reprlib.repr(value)}"

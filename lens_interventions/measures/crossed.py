@@ -51,7 +51,9 @@ def crossed_mean_test(
     positive number for each axis.
     """
     totals, counts = _present(totals, counts)
-    if freedoms is not None and not (len(freedoms) == totals.ndim and min(freedoms) > 0):
+    if freedoms is not None and not (
+        len(freedoms) == totals.ndim and all(freedom > 0 for freedom in freedoms)
+    ):
         raise ValueError(
             f"expected {totals.ndim} positive degrees of freedom, one for each axis; got {freedoms}"
         )

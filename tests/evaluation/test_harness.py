@@ -222,7 +222,7 @@ def test_a_request_is_decoded_by_its_numbers():
     greedy = Decoding.from_request({**asked, "do_sample": False}).sampling()
     (penalty,) = greedy.pop("logits_processor")
     assert (penalty.penalty, greedy) == (1.3, {})
-    # As in transformers, a share of 0 leaves the likeliest token, and a penalty of 0 is none.
+    # As in transformers, a share of 0 leaves the likeliest token, and a penalty of 0 is refused.
     narrow = Decoding.from_request({**asked, "do_sample": True, "top_p": 0.0}).sampling()
     assert narrow["logits_processor"][-1].top_p == 0
     with pytest.raises(ValueError, match="penalty"):

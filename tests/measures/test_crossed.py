@@ -161,6 +161,29 @@ def test_refuses_a_level_that_is_none():
         crossed_mean_interval(np.ones((2, 2)), rng=np.random.default_rng(0), level=1.0)
 
 
+def test_an_axis_that_knows_less_widens_the_interval():
+    totals = 0.5 + crossed(np.random.default_rng(1), 5, 30, 1.0, 1.0, 0.0)
+
+    def half_width(freedoms):
+        rng = np.random.default_rng(2)
+        found, p = crossed_mean_test(totals, rng=rng, n_resamples=200, freedoms=freedoms)
+        assert p == 1 or (p < 0.05) == (found.low > 0 or found.high < 0)
+        return (found.high - found.low) / 2
+
+    assert half_width((9, 99)) == half_width((4, 29)) == half_width(None)
+    # All of the weight is on the axis that has one degree of freedom, or is not.
+    assert half_width((4, 1)) < half_width((1, 29)) < half_width((1, 1))
+    assert half_width((1, 1)) / half_width((4, 4)) == pytest.approx(
+        stats.t.isf(0.025, 1) / stats.t.isf(0.025, 4)
+    )
+
+
+@pytest.mark.parametrize("freedoms", [(3,), (1, math.nan), (0, 4), (1, 2, 3)])
+def test_degrees_of_freedom_are_one_positive_number_for_each_axis(freedoms):
+    with pytest.raises(ValueError, match="2 positive degrees of freedom"):
+        crossed_mean_test(np.eye(3), rng=np.random.default_rng(0), freedoms=freedoms)
+
+
 def test_a_third_set_is_resampled_too():
     rng = np.random.default_rng(8)
     covered, without = 0, 0

@@ -15,7 +15,7 @@ for measure in sys.argv[1:]:
 """
 
 
-def test_a_measure_is_there_if_nothing_was_imported_before():
+def test_a_measure_is_there_if_nothing_of_the_library_was_imported_before():
     names = ["behaviour", "crossed", "intervals", "verdicts"]
     command = [sys.executable, "-c", CODE, *names]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -138,7 +138,7 @@ class Result:
 def load_result(directory: str | Path) -> Result:
     """Load a finished run from its settings.json, result.json, tables/ and figures/.
 
-    If the run has checksums of these and of the rows, they are verified.
+    The checksums of tables and figures are verified, and those of the rows if they are there.
 
     Raises `RunDirectoryError` for a directory that is not a run's, for an unfinished run, and for a
     damaged file.

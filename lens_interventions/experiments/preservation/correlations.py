@@ -93,10 +93,11 @@ def crossed_spearman(
     where e are the ranks of y and x without what those of `given` predict, at variance 1. Sums of
     these go into a crossed test. If no variance is left, there is no correlation and no interval.
 
-    A few kinds have most of the weight, and as many contributions decide the variance. Where y has
-    an effect of each cluster and one as large of each token, and neither has to do with x, the
-    contribution of a cluster c has a variance of `g_c = (sum e_x)^2 + sum e_x^2`. So an axis has
-    `(sum g)^2 / sum g^2` degrees of freedom (Satterthwaite 1946), or one less than its clusters.
+    A few kinds have most of the weight, so few contributions decide the variance. It is assumed
+    that y has an effect of each cluster and one as large of each token, neither related to x. Then
+    the contribution of a cluster c has a variance of `g_c = (sum e_x)^2 + sum e_x^2`, and an axis
+    has `(sum g)^2 / sum g^2` degrees of freedom (Satterthwaite 1946), or one less than its
+    clusters. So x is what is given, such as the rarity of a kind, and y what was measured.
     """
     ranks = [_standard_ranks(v) for v in (y, x)]
     if given is not None:

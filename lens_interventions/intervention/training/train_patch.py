@@ -127,7 +127,7 @@ def train_patch(
     options = TrainingOptions() if options is None else options
     require_instance("options", options, TrainingOptions)
     # A checkpoint, a file of JSON in part, does not hold numpy's numbers.
-    options = TrainingOptions(**{name: python_numbers(n) for name, n in vars(options).items()})
+    options = replace(options, **{name: python_numbers(n) for name, n in vars(options).items()})
     if isinstance(base, TrainedPatch):
         raise TypeError("base must be the write of a trained patch: pass its .write")
     if base is not None:

@@ -38,8 +38,8 @@ def bin_by(values: Real[Tensor, "batch pos"], edges: Sequence[float]) -> Bins:
     if not edges or not all(map(math.isfinite, edges)) or sorted(set(edges)) != list(edges):
         raise ValueError(f"bin edges must be finite numbers in increasing order, got {edges}")
     starts: Sequence[float] = edges
-    if values.dtype.itemsize < 4:  # an edge may not fit into half precision
-        values = values.float()
+    if values.is_floating_point() and values.dtype.itemsize < 4:
+        values = values.double()  # an edge may not fit into half precision
     if not values.is_floating_point():
         # A whole number reaches an edge if it reaches the next whole number.
         values, most = values.long(), 2**63 - 1

@@ -160,6 +160,17 @@ def test_a_flipped_bit_of_a_result_is_found(tmp_path: Path, name: str) -> None:
         load_result(tmp_path)
 
 
+@pytest.mark.parametrize("lost", ["sha256", "tables"])
+def test_a_result_that_lost_a_part_is_damaged(tmp_path: Path, lost: str) -> None:
+    run(example(), small_bridge, out=tmp_path)
+    file = tmp_path / "result.json"
+    contents = json.loads(file.read_text())
+    del contents[lost]
+    file.write_text(json.dumps(contents))
+    with pytest.raises(RunDirectoryError, match=f"is damaged .*{lost}"):
+        load_result(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["settings.json", "result.json", "tables/rows.parquet"])
 def test_a_directory_where_a_file_belongs_is_damage(tmp_path: Path, name: str) -> None:
     run(example(), small_bridge, out=tmp_path)

@@ -20,6 +20,8 @@ def test_bins_close_on_the_left_and_are_open_outside():
 def test_an_edge_may_not_fit_into_half_precision():
     values = torch.tensor([[1.0, 1.0078125]], dtype=torch.bfloat16)
     assert behaviour.bin_by(values, [1.002]).index.tolist() == [[0, 1]]
+    whole = torch.tensor([[1000, 1001]], dtype=torch.int16)
+    assert behaviour.bin_by(whole, [1000.00001]).index.tolist() == [[0, 1]]
 
 
 @pytest.mark.parametrize("edges", [[], [2.0, 1.0], [1.0, 1.0], [0.0, math.inf]])
