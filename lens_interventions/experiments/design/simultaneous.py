@@ -23,7 +23,7 @@ class Band:
             which the ends leave out 0, but not below `2 / 2^n`; 1 with fewer than two sequences.
         level: the probability that every cell's mean lies between its ends, for many sequences.
             With few or skewed ones, or of very unequal length, it is lower: the concept page on
-            statistics has what simulations found for 10 to 28.
+            statistics has what simulations found for 6 to 28.
         n: how many sequences were resampled.
     """
 
