@@ -58,7 +58,11 @@ def gain_over_depth() -> go.Figure:
     ]
     longer = [
         li.experiments.load_result(RESULTS / name).tables["gains"].query("part == 1")
-        for name in ("scratch-depth-longer", "scratch-four-blocks-longer")
+        for name in (
+            "scratch-six-blocks-twice",
+            "scratch-depth-longer",
+            "scratch-four-blocks-longer",
+        )
     ]
     gains = pd.concat([*(run.tables["gains"] for run in runs), *longer])
     return draw({**runs[0].tables, "gains": gains})["gain"]

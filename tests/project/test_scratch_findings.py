@@ -49,6 +49,12 @@ from tests.support.todays_rule import half_width_by_todays_rule
             1,
             ("README.md", "docs/findings/from-scratch.md", "docs/questions.md"),
         ),
+        (
+            "scratch-six-blocks-twice",
+            0,
+            ("README.md", "docs/findings/from-scratch.md", "docs/questions.md"),
+        ),
+        ("scratch-six-blocks-twice", 1, ("docs/findings/from-scratch.md", "docs/questions.md")),
     ],
 )
 def test_the_gains_of_networks_from_scratch_are_the_committed_results(run, verdict, pages):
@@ -127,6 +133,7 @@ def test_the_loops_are_the_committed_results():
         "scratch-second-block",
         place,
         "scratch-last-block",
+        "scratch-six-blocks-twice",
         "scratch-last-of-six-more",
         "scratch-last-of-six-twice",
     ):
