@@ -21,6 +21,16 @@ RESAMPLING = Resampling(n_resamples=999)
 Draw = Callable[[tuple[int, ...]], np.ndarray]
 
 
+def normal(rng: np.random.Generator) -> Draw:
+    """Differences of mean 0 and variance 1."""
+    return lambda shape: rng.normal(size=shape)
+
+
+def skewed(rng: np.random.Generator) -> Draw:
+    """The same, with a long tail of gains."""
+    return lambda shape: rng.exponential(size=shape) - 1
+
+
 class Rows(NamedTuple):
     """Rows of the table that are about the same samples.
 
@@ -108,11 +118,10 @@ def main() -> None:
     ]
     for number, rows in enumerate(parts):
         # Seeds of their own: RESAMPLING draws with 0.
-        normal, skewed = (np.random.default_rng([7, number, kind]) for kind in (0, 1))
-        draws: tuple[Draw, Draw] = (
-            lambda shape, rng=normal: rng.normal(size=shape),  # type: ignore[misc]
-            lambda shape, rng=skewed: rng.exponential(size=shape) - 1,  # type: ignore[misc]
-        )
+        draws = [
+            kind(np.random.default_rng([7, number, place]))
+            for place, kind in enumerate((normal, skewed))
+        ]
         held = [np.mean([rows.trial(d) for _ in range(rows.samples)], axis=0) for d in draws]
         for (name, level), *shares in zip(rows.names.items(), *held, strict=True):
             told = " | ".join(f"{100 * share:.1f}%" for share in shares)
