@@ -12,19 +12,18 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from .capabilities import few_tokens, recall
+from .causal_stack import refuse_attention_to_later, require_causal_stack
 from .exclusive import exclusive
 from .hooks import (
     hooked_modules,
     keep,
-    lasting_hooks,
     require_hooks,
     temporary_hooks,
     without_hooks,
 )
 from .kinds import ReadableModel, architecture, output_transform
 from .points import FINAL, hook_name
-from .precision import is_half
-from .product import is_faster, product, product_dtype
+from .product import is_faster, product
 
 Norm = Literal["full", "pre_affine"]
 
@@ -38,12 +37,6 @@ _BETWEEN = {"mlm_head", "prediction_head", "project_out", "hc_head", "sigma_map"
 # Largest error of the readout relative to the spread of the model's own logits. Wrong readouts are
 # off by all of it, bfloat16 by a few hundredths.
 _TOLERANCE = 0.1
-# Largest change of logits by a later token, relative to the largest logit, by whether the model
-# computes in half precision, where experts may round differently if they get other tokens.
-_CAUSAL_TOLERANCE = {False: 1e-3, True: 0.03}
-_ATTENDS_TO_LATER = (
-    "{} attends to later tokens too; lenses and next-token patches are defined for causal models"
-)
 
 
 @dataclass(frozen=True)
@@ -254,37 +247,6 @@ def require_readable(bridge: ReadableModel) -> None:
     )
 
 
-def require_causal_stack(bridge: ReadableModel) -> None:
-    """Refuse a model that is not one causal stack of blocks under an unembedding, without a run.
-
-    Raises `NotImplementedError` if the model has an encoder, a recurrent state or attention to
-    later tokens, or is on several devices or offloaded.
-    """
-    name = architecture(bridge)
-    if getattr(bridge.cfg, "n_devices", 1) > 1:
-        raise NotImplementedError(
-            f"{name} is spread over {bridge.cfg.n_devices} devices, and residuals and logits are "
-            "read on one: load it without device_map"
-        )
-    if getattr(bridge.cfg, "is_stateful", False):
-        raise NotImplementedError(
-            f"{name} carries a recurrent state between positions; lenses and next-token "
-            "patches are defined only for models without one"
-        )
-    if getattr(bridge.cfg, "attention_dir", "causal") != "causal":
-        raise NotImplementedError(_ATTENDS_TO_LATER.format(name))
-    if not {"blocks", "unembed"} <= set(bridge._modules):
-        raise NotImplementedError(
-            f"{name} has no single stack of blocks that an unembedding reads, as encoders and "
-            "encoder-decoders have none"
-        )
-    if bridge.W_E.is_meta:
-        raise NotImplementedError(
-            f"{name} is offloaded, and its weights are on torch's meta device, without values: "
-            "load it without offloading"
-        )
-
-
 def _tried_to_read(bridge: ReadableModel) -> bool:
     name, modules = architecture(bridge), set(bridge._modules)
     if between := sorted(_BETWEEN & modules):
@@ -327,28 +289,13 @@ def _tried_to_read(bridge: ReadableModel) -> bool:
             largest = float(own.nan_to_num(0, 0, 0).abs().max())
             atol = _TOLERANCE * largest
             right = torch.allclose(found, own, rtol=0, atol=atol, equal_nan=True)
-            _refuse_attention_to_later(bridge, logits, largest)
+            refuse_attention_to_later(bridge, logits, largest)
     if not right:
         raise ValueError(
             f"the logits of {name} are not ln_final -> unembed of the output of its last "
             "block: a lens would not read the model's predictions"
         )
     return True
-
-
-def _refuse_attention_to_later(
-    bridge: ReadableModel, logits: Float[Tensor, "1 pos d_vocab"], largest: float
-) -> None:
-    """Refuse a model whose `logits` of a few tokens change before a token that is replaced."""
-    tokens, d_vocab = few_tokens(bridge), int(bridge.cfg.d_vocab)
-    # A neighbour may be a special token as well, with nearly the same embedding.
-    tokens[:, -1] = (tokens[:, -1] + d_vocab // 2) % d_vocab
-    before, after = (values[:, :-1] for values in (logits, bridge(tokens).float()))
-    atol = _CAUSAL_TOLERANCE[is_half(product_dtype(bridge.W_U))] * largest
-    causal = torch.allclose(before, after, rtol=0, atol=atol, equal_nan=True)
-    # A hook that stays may mix positions or draw numbers, and belongs to the user.
-    if not causal and not lasting_hooks(bridge):
-        raise NotImplementedError(_ATTENDS_TO_LATER.format(architecture(bridge)))
 
 
 def _linear_scale(transform: Callable[[Tensor], Tensor]) -> float | None:
