@@ -69,7 +69,17 @@ def teacher_forced(patch=None, **options):
         (
             lambda: li.logit_lens(BRIDGE, TOKENS)["2_pre"],
             TypeError,
-            r"a trajectory is indexed by position, got '2_pre'.*points=",
+            r"a trajectory is indexed by one position or a slice of them, got '2_pre'.*points=",
+        ),
+        (
+            lambda: li.logit_lens(BRIDGE, TOKENS)[[1, 2]],
+            TypeError,
+            r"a trajectory is indexed by one position .*, got \[1, 2\].*positions=",
+        ),
+        (
+            lambda: li.logit_lens(BRIDGE, TOKENS, apply_ln=True),
+            TypeError,
+            "logit_lens has no argument 'apply_ln': write norm='full' or 'pre_affine'",
         ),
         (
             lambda: li.plots.plot_position([li.logit_lens(BRIDGE, TOKENS)], 0),

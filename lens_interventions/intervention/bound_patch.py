@@ -222,9 +222,10 @@ def patch_copies(
 def require_tensor(role: str, function: object, value: object) -> None:
     """Raise `TypeError` if what a source or mode returned is not a tensor."""
     if not isinstance(value, Tensor):
+        mend = "let it return its result" if value is None else "make it one by torch.as_tensor"
         raise TypeError(
             f"the {role} {name_of(function)!r} returned a "
-            f"{type(value).__name__}; expected a tensor: let it return its result"
+            f"{type(value).__name__}; expected a tensor: {mend}"
         )
 
 

@@ -25,5 +25,8 @@ def function_names(kind: str, given: Sequence[object], known: Sequence[str]) -> 
             )
         names.append(name_of(each))
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"{kind} must be one or more with different names; got {names}")
+        raise ValueError(
+            f"{kind} must be one or more with different names, which a function has from its def; "
+            f"got {names}"
+        )
     return tuple(names)

@@ -48,7 +48,8 @@ def component_logits(
     """How many logits each component adds to a token, at every position.
 
     It measures only a component's direct effect on the output, and not its effect through later
-    components. Logits are defined up to a constant, which `against` removes.
+    components. Logits are defined up to a constant, which `against` removes. They are those before
+    a soft cap, such as Gemma 2's.
 
     **Arguments:**
 

@@ -35,7 +35,10 @@ from .statistics import STATISTICS, Divergence, of_target, related
 from .trajectory import Trajectory
 
 
-@instead_of(layers="points=, which takes numbers of layers")
+@instead_of(
+    layers="points=, which takes numbers of layers",
+    apply_ln="norm='full' or 'pre_affine'",
+)
 @exclusive
 @torch.no_grad()
 def logit_lens(

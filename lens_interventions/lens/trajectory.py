@@ -66,10 +66,11 @@ class Trajectory(TrajectoryFields):
 
     def __getitem__(self, positions: slice | SupportsIndex) -> "Trajectory":
         """The same trajectory at a range of its columns, or at one (which keeps its axis)."""
-        if isinstance(positions, str):
+        if not isinstance(positions, slice | SupportsIndex):
             raise TypeError(
-                f"a trajectory is indexed by position, got {positions!r}: for some points, read it "
-                "with points=, or index its tensors with .points.index(...)"
+                f"a trajectory is indexed by one position or a slice of them, got {positions!r}: "
+                "to choose positions or points, read it with positions= or points=; for one point, "
+                "index its tensors with .points.index(...)"
             )
         if not isinstance(positions, slice):
             positions = operator.index(positions)

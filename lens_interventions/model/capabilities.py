@@ -22,7 +22,7 @@ from .._progress import say
 from .attention_cache import as_argument
 from .exclusive import exclusive
 from .hooks import capture, lasting_hooks, without_hooks
-from .kinds import ReadableModel, architecture, inner_model, weight_dtype
+from .kinds import ReadableModel, architecture, inner_model, recurrent_parts, weight_dtype
 from .points import FINAL, INPUT, hook_name
 from .precision import at_least_float32, is_half
 from .product import product_dtype
@@ -134,10 +134,12 @@ def fills_cache(bridge: TransformerBridge) -> bool:
     """Whether the model's attention fills a cache of keys and values that it is given.
 
     With some pairs of versions, transformers and TransformerLens leave the cache empty without an
-    error.
+    error. A recurrent layer keeps something else.
     """
 
     def find() -> bool:
+        if recurrent_parts(bridge):
+            return False
         tokens, cache = few_tokens(bridge), DynamicCache()
         final = hook_name(FINAL, int(bridge.cfg.n_layers))
         with torch.no_grad(), without_hooks(bridge.hook_points()):

@@ -19,6 +19,7 @@ FINAL = "final_post"
 PointSelection = slice | Sequence[int | str] | None
 
 _NAMES = {"input": INPUT, "final": FINAL}  # what readers call the first and the last point
+_HOOK_NAME = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|mid|post)")
 
 
 def point_labels(n_layers: int, *, incl_mid: bool = False) -> list[str]:
@@ -101,7 +102,8 @@ def select_points(
     - `n_layers`: how many blocks the model has.
     - `points`: labels or indices (l stands for `r[l]`; negative indices count from the end, so -1
         is the last point), or a slice over the indices. `"input"` and `"final"` are the first and
-        the last point. All points by default.
+        the last point. Names of hooks stand for the points at which they are, such as
+        `blocks.2.hook_resid_post` for `3_pre`. All points by default.
     - `every`: keep every n-th of these points, and always the last.
     - `include_input`: keep `0_pre`.
     - `incl_mid`: add the points inside the kept blocks.
@@ -141,6 +143,12 @@ def _label(point: int | str, between: list[str], order: list[str]) -> str:
         )
     if isinstance(point, str):
         point = _NAMES.get(point, point)
+        if hook := _HOOK_NAME.fullmatch(point):
+            layer, side = int(hook[1]), hook[2]
+            label = (
+                layer_label(layer + 1, len(between) - 1) if side == "post" else f"{layer}_{side}"
+            )
+            point = label if label in order else point
         if point in order:
             return point
         after = re.fullmatch(r"(\d+)_post", point)

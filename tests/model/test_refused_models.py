@@ -105,6 +105,8 @@ def test_blocks_that_read_more_than_the_residual():
 def test_teacher_forcing_that_is_refused_promises_nothing_before(recwarn):
     for arch in ("jamba", "rwkv"):
         bridge = tiny_bridge(arch)
+        with pytest.raises(NotImplementedError, match="has recurrent layers"):
+            li.head_slopes(bridge, [TOKENS[0]], li.NextTokenPatch(layer=1, strength=0.1))
         for name in ("teacher forcing", "slopes"):
             with pytest.raises(NotImplementedError, match="has recurrent layers"):
                 CALLS[name](bridge)

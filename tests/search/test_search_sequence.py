@@ -279,6 +279,15 @@ def test_wrong_input_is_answered(llama, as_users_run, arguments, said):
         li.search_sequence(**{"bridge": llama, "prompt": [5, 6], "n_tokens": 3, **arguments})
 
 
+@pytest.mark.parametrize("arch", ["jamba", "zamba2", "rwkv"])
+def test_a_recurrent_model_runs_whole_texts(arch):
+    bridge = shared_bridge(arch)
+    found = li.search_sequence(bridge, [5, 6, 7], 2, method="swaps", budget=40, progress=False)
+    text = torch.cat([torch.tensor([5, 6, 7]), found.tokens[0]])
+    own = bridge(text[None])[0, 2:-1].log_softmax(-1).gather(-1, text[3:, None])
+    torch.testing.assert_close(found.log_likelihood[0], own.sum())
+
+
 def test_a_text_may_fill_the_context(llama):
     n_tokens = int(llama.cfg.n_ctx) - 2
     found = li.search_sequence(

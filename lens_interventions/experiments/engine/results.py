@@ -135,6 +135,29 @@ class Result:
         write_json(directory / _RESULT, contents)
 
 
+@dataclass(frozen=True)
+class StoredFigures:
+    """Reads the figures of a finished run.
+
+    Attributes:
+        directory: the directory of the run.
+        names: the names of the figures.
+    """
+
+    directory: Path
+    names: tuple[str, ...]
+
+    def __call__(self, _tables: Tables) -> Figures:
+        """The figures by name, as they were drawn; the tables are not needed."""
+        import plotly.io
+
+        files = {name: self.directory / "figures" / f"{name}.json" for name in self.names}
+        return {
+            name: plotly.io.from_json(file.read_text(encoding="utf-8"))
+            for name, file in files.items()
+        }
+
+
 def load_result(directory: str | Path) -> Result:
     """Load a finished run from its settings.json, result.json, tables/ and figures/.
 
@@ -162,24 +185,13 @@ def load_result(directory: str | Path) -> Result:
             for name in contents["tables"]
         }
         findings = tuple(map(_finding, contents["verdicts"]))
-        figures = list(contents["figures"])
+        figures = StoredFigures(directory, tuple(contents["figures"]))
     except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         raise RunDirectoryError(
             f"{directory} is damaged ({error}): run the experiment with this directory again, and "
             "its result is written again"
         ) from error
-
-    def read_figures(_tables: Tables) -> Figures:
-        import plotly.io
-
-        return {
-            name: plotly.io.from_json(
-                (directory / "figures" / f"{name}.json").read_text(encoding="utf-8")
-            )
-            for name in figures
-        }
-
-    return Result(header, tables, findings, read_figures)
+    return Result(header, tables, findings, figures)
 
 
 def _finding(values: Mapping[str, Any]) -> Finding:

@@ -53,6 +53,8 @@ _MANY_STEPS = 16
     num_return_sequences="prompts=[prompt] * n, with do_sample=True; each has a seed of its own",
     freq_penalty="logits_processor=, with a processor of transformers or your own",
     stop_strings="stopping_criteria=[transformers.StopStringCriteria(bridge.tokenizer, [...])]",
+    return_type="nothing, and read .texts or .tokens of what it returns",
+    verbose="progress=True",
     eos_token_id="stopping_criteria=[transformers.EosTokenCriteria(...)]",
 )
 @exclusive

@@ -12,7 +12,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.exclusive import exclusive
 from ...model.gradients import require_gradients
-from ...model.kinds import key_value_heads
+from ...model.kinds import key_value_heads, refuse_recurrent_parts
 from ...model.partial_run import refuse_late_hooks
 from ...model.precision import as_double
 from ...model.tokens import TextOrTokens
@@ -85,13 +85,16 @@ def head_slopes(
     names = function_names("sources", sources, source_names())
     by_scope = scopes_by_name(scopes)
     refuse_late_hooks(bridge, 0)
-    key_value_points(bridge, patch.layers)
     shape = (len(sources), len(patch.layers), len(PARTS), key_value_heads(bridge))
     # The strength changes nothing.
     patches = tuple(replace(patch, source=source, strength=1.0) for source in sources)
+    bounds = tuple(filter(None, bind_all(bridge, patches)))
+    # After what says more of a model that takes no patch.
+    refuse_recurrent_parts(bridge)
+    key_value_points(bridge, patch.layers)
     measuring = _Measuring(
         bridge,
-        bounds=tuple(filter(None, bind_all(bridge, patches))),
+        bounds=bounds,
         scopes=tuple(by_scope.values()),
         shape=shape,
     )

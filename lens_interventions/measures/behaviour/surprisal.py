@@ -38,17 +38,18 @@ def bin_by(values: Real[Tensor, "batch pos"], edges: Sequence[float]) -> Bins:
     if not edges or not all(map(math.isfinite, edges)) or sorted(set(edges)) != list(edges):
         raise ValueError(f"bin edges must be finite numbers in increasing order, got {edges}")
     starts: Sequence[float] = edges
-    if values.is_floating_point() and values.dtype.itemsize < 4:
-        values = values.double()  # an edge may not fit into half precision
-    if not values.is_floating_point():
-        # A whole number reaches an edge if it reaches the next whole number.
+    device, values = values.device, values.cpu()
+    if values.is_floating_point():
+        values = values.double()  # an edge may not fit into fewer digits; MPS has no float64
+    else:
+        # A whole number reaches an edge if it reaches the next whole number. None reaches more.
         values, most = values.long(), 2**63 - 1
-        starts = [max(-most, min(math.ceil(edge), most)) for edge in edges]
-    boundaries = torch.tensor(starts, dtype=values.dtype, device=values.device)
+        starts = [max(-most, math.ceil(edge)) for edge in edges if edge <= most]
+    boundaries = torch.tensor(starts, dtype=values.dtype)
     index = torch.bucketize(values, boundaries, right=True)
     between = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
     labels = (f"below {edges[0]:g}", *between, f"{edges[-1]:g} and more")
-    return Bins(torch.where(values.isnan(), -1, index), labels)
+    return Bins(torch.where(values.isnan(), -1, index).to(device), labels)
 
 
 def bin_totals(

@@ -17,9 +17,14 @@ def test_bins_close_on_the_left_and_are_open_outside():
     assert bins.labels == ("below 1", "1 to 2", "2 to 4", "4 and more")
 
 
-def test_an_edge_may_not_fit_into_half_precision():
+def test_an_edge_may_not_fit_into_the_values_own_digits():
     values = torch.tensor([[1.0, 1.0078125]], dtype=torch.bfloat16)
     assert behaviour.bin_by(values, [1.002]).index.tolist() == [[0, 1]]
+    below = torch.tensor([[0.7]])  # the float32 next to 0.7 is smaller
+    assert behaviour.bin_by(below, [0.7]).index.tolist() == [[0]]
+    assert behaviour.bin_by(torch.tensor([[2.0**24]]), [2.0**24, 2.0**24 + 1]).index.item() == 1
+    assert behaviour.bin_by(torch.tensor([[-torch.inf]]), [-1e39, 0.0]).index.item() == 0
+    assert behaviour.bin_by(torch.tensor([[2**63 - 1]]), [0.0, 1e30]).index.item() == 1
     whole = torch.tensor([[1000, 1001]], dtype=torch.int16)
     assert behaviour.bin_by(whole, [1000.00001]).index.tolist() == [[0, 1]]
 
