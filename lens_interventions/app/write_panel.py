@@ -27,6 +27,7 @@ def write_panel(subject: Subject, state: State, emit: Emit) -> None:
         raise ValueError(
             f"max_new_tokens must be from 1 to {_MOST_NEW}, got {state.max_new_tokens}"
         )
+    rules = sampling(state.temperature, state.processors)
     prompt = subject.tokens(state)
     patch = chosen_patch(subject, state, reports_to(emit))
     begun = [*prompt, *token_ids(subject.bridge, state.prefix)]
@@ -66,7 +67,7 @@ def write_panel(subject: Subject, state: State, emit: Emit) -> None:
         prompt_length=len(prompt),
         seed=state.seed,
         callback=told,
-        **sampling(state.temperature, state.processors),
+        **rules,
     )
     emit("end", {})
 

@@ -73,6 +73,8 @@ def generate(
     top_p: Annotated[
         float,
         typer.Option(
+            min=0,
+            max=1,
             callback=finite,
             help="Sample from the likeliest tokens that together have this probability.",
         ),
@@ -157,7 +159,7 @@ def _marked(tokenizer: Any, row: Any) -> "tuple[Text, str]":
     from ..measures.behaviour import find_loops
 
     ids = row[row >= 0]
-    text = Text(tokenizer.decode(ids, skip_special_tokens=True))
+    text = Text(_printable(tokenizer.decode(ids, skip_special_tokens=True)))
 
     def place(token: int) -> int:
         return len(tokenizer.decode(ids[:token], skip_special_tokens=True))
@@ -173,6 +175,17 @@ def _marked(tokenizer: Any, row: Any) -> "tuple[Text, str]":
         for loop in loops
     ]
     return text, "; ".join(found) or "no loop"
+
+
+def _printable(text: str) -> str:
+    """As many characters, with pictures for those that steer a terminal.
+
+    rich would leave some of these out, so that what follows them had another place.
+    """
+    return "".join(
+        chr(0x2400 + ord(letter)) if letter < " " and letter not in "\n\t" else letter
+        for letter in text.replace("\x7f", "␡")
+    )
 
 
 def _print(
@@ -194,5 +207,5 @@ def _print(
     table.add_row(*cells, end_section=True)
     table.add_row(*(Text(fact, style="dim") for fact in facts))
     console = Console()
-    console.print(Text(prompt, style="bold"))
+    console.print(Text(_printable(prompt), style="bold"))
     console.print(table)

@@ -17,6 +17,7 @@ from ..model.points import FINAL
 
 _CELL = 9  # characters of a column, one of which separates it from its neighbour
 _CORRECT = "*"
+_BELOW = "token"  # the name of the row below the layers
 
 
 class GridTable:
@@ -33,7 +34,7 @@ class GridTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Title, tokens above, a line for each layer, tokens below, and how to read them."""
         grid = self.grid
-        margin = max(len(row) for row in grid.rows) + 1
+        margin = max(map(len, (_BELOW, *grid.rows))) + 1
         total = len(grid.inputs)
         columns = range(total - min(total, max(1, (options.max_width - margin) // _CELL)), total)
         # Without colours, the numbers themselves must show the statistic.
@@ -46,7 +47,7 @@ class GridTable:
         yield self._legend()
         yield self._labels("next", [self._output(column) for column in columns], margin)
         yield from self._rows(texts, columns, margin)
-        yield self._labels("token", [grid.inputs[column] for column in columns], margin)
+        yield self._labels(_BELOW, [grid.inputs[column] for column in columns], margin)
         reading = []
         if FINAL in grid.points:
             reading.append(f"{_CORRECT} the model's guess was right")
@@ -86,7 +87,7 @@ class GridTable:
 
     def _labels(self, name: str, texts: list[str], margin: int) -> Text:
         cells = "".join(_fitted(text, _CELL - 1) + " " for text in texts)
-        return Text(name.rjust(margin - 1)[: margin - 1] + " " + cells, style="bold", no_wrap=True)
+        return Text(f"{name:>{margin - 1}} {cells}", style="bold", no_wrap=True)
 
 
 def _painted(rgb: UInt8[np.ndarray, "3"]) -> Style:

@@ -133,7 +133,12 @@ def _text(text: str | None, file: Path | None) -> str:
 
 
 def _content(file: Path) -> str:
-    content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    if str(file) != "-":
+        content = file.read_bytes()
+    elif sys.stdin is None:
+        raise typer.BadParameter("standard input is closed: pipe a text into it, for --file -")
+    else:
+        content = sys.stdin.buffer.read()
     try:
         # Line ends become those of Python, as they do where other commands read a file.
         return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
@@ -152,8 +157,8 @@ def _lens_options(
     if statistic.target == "watched" and not watch:
         raise ValueError(f"{stat} needs --watch, such as --watch ' plasma'")
     return {
-        "points": parse_layers(layers) if layers else None,
-        "positions": parse_positions(positions) if positions else None,
+        "points": None if layers is None else parse_layers(layers),
+        "positions": None if positions is None else parse_positions(positions),
         "watch": watch,
         "compare_with": int(compare_with) if is_whole(compare_with) else compare_with,
         "divergences": statistic.divergences,

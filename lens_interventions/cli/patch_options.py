@@ -27,6 +27,8 @@ SCALE_HELP = (
     "distance from the layer's mean."
 )
 
+NO_LENS = "--embedding lens needs --lens, a file from fit-lens"
+
 _DEFAULTS: dict[str, Any] = {
     "mode": "interpolate",
     "source": "true",
@@ -147,6 +149,10 @@ def patch_from(
     if write is None and (not layer or strength is None):
         raise typer.BadParameter("give --layer and --strength, or --write FILE from train-patch")
     require_blocks(model, layer or [])
+    if fields.get("gate_on") == "output" and fields.get("gate") is None:
+        raise typer.BadParameter("--gate-on says what surprises a --gate: give --gate")
+    if fixed["embedding"] == "lens" and lens is None:
+        raise typer.BadParameter(NO_LENS)
     from ..intervention.learned_write import LearnedWrite
     from ..intervention.patch import NextTokenPatch
 

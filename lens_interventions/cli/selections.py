@@ -36,7 +36,10 @@ def _parse_range(text: str, option: str) -> slice:
     parts = [part.strip() for part in text.split(":")]
     if len(parts) > 3 or not all(part == "" or is_whole(part) for part in parts):
         raise ValueError(f"{option} {text!r}: expected a range start:stop:step of whole numbers")
-    return slice(*(int(part) if part else None for part in parts))
+    found = slice(*(int(part) if part else None for part in parts))
+    if found.step == 0:
+        raise ValueError(f"{option} {text!r}: a step cannot be 0")
+    return found
 
 
 def is_whole(text: str) -> bool:

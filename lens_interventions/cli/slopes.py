@@ -24,6 +24,7 @@ from .options import (
 from .patch_options import (
     EMBEDDINGS,
     MODES,
+    NO_LENS,
     SCALE_HELP,
     SCALES,
     Gate,
@@ -96,7 +97,7 @@ def slopes(
     from ..materials import read_texts
 
     if "lens" in (embedding or ()) and lens is None:
-        raise typer.BadParameter("--embedding lens needs --lens, a file from fit-lens")
+        raise typer.BadParameter(NO_LENS)
     require_output(out, (*FIGURES, *_TABLES), file)
     documents = read_texts(file, whole=True)
 
@@ -163,7 +164,8 @@ def _print(found: "SlopeMap") -> None:
         f"{n_tokens} tokens of {n_texts} texts predicted ({scope}), at "
         f"{found.nats[:, 0].sum() / n_tokens:.4f} nats each without a patch"
     )
-    typer.echo("the lowest slope of each source, in nats per unit of strength:")
+    first = f"mode {found.modes[0]}, embedding {found.embeddings[0]}"
+    typer.echo(f"the lowest slope of each source ({first}), in nats per unit of strength:")
     for source, slopes in zip(found.sources, found.slopes[0, 0, 0], strict=True):
         steepest = int(np.argmin(slopes))
         typer.echo(

@@ -150,7 +150,8 @@ def draw_views(
 ) -> "go.Figure":
     """Views that take turns in one panel, and are chosen from a menu of their names.
 
-    All curves have the same unit. `y_layout` has further options of its axis, as plotly takes them.
+    All curves of a view have the same unit, which names the axis. `y_layout` has further options of
+    it, as plotly takes them.
 
     Raises `ValueError` for an unknown theme.
     """
@@ -191,7 +192,14 @@ def draw_views(
         if len(longest) > _MOST_LABELS and all(set(curve.x) <= set(longest) for curve in every):
             figure.update_xaxes(**_names_axis(longest))
     if len(views) > 1:
-        add_menu(figure, [(v, {"visible": [of == v for of in owner]}, {}) for v in views])
+        units = {view: curves[0].unit for view, curves in views.items() if curves}
+        titles = {view: {"yaxis.title.text": unit_title(unit)} for view, unit in units.items()}
+        if len(set(units.values())) == 1:
+            titles = {}
+        add_menu(
+            figure,
+            [(v, {"visible": [of == v for of in owner]}, titles.get(v, {})) for v in views],
+        )
     return figure
 
 

@@ -25,7 +25,7 @@ class Axes:
         x, y: the columns of the curves' points; `low` and `high`, if the table has them, are the
             band.
         group: the column that separates the curves; its values are their names.
-        x_title, y_title: the titles of the axes.
+        x_title, y_title: the titles of the axes; `y_title` may be one for each view, by its name.
         y_layout: further options of the y axis, as plotly takes them.
     """
 
@@ -33,7 +33,7 @@ class Axes:
     y: str
     group: str
     x_title: str
-    y_title: str
+    y_title: str | Mapping[str, str]
     y_layout: Mapping[str, Any] | None = None
 
 
@@ -60,7 +60,14 @@ def curves(
         groups = list(rows.groupby(axes.group, sort=False))
         some_bands |= len(groups) > _BANDS and _has_band(rows)
         drawn[view] = [
-            _curve(name, part, axes, order[name], banded=len(groups) <= _BANDS or number < 2)
+            _curve(
+                name,
+                part,
+                axes,
+                unit=axes.y_title if isinstance(axes.y_title, str) else axes.y_title[view],
+                place=order[name],
+                banded=len(groups) <= _BANDS or number < 2,
+            )
             for number, (name, part) in enumerate(groups)
         ]
     return draw_views(
@@ -73,11 +80,13 @@ def curves(
     )
 
 
-def _curve(name: Any, rows: pd.DataFrame, axes: Axes, place: int, *, banded: bool) -> Curve:
+def _curve(
+    name: Any, rows: pd.DataFrame, axes: Axes, *, unit: str, place: int, banded: bool
+) -> Curve:
     has_band = _has_band(rows)
     return Curve(
         label=str(name),
-        unit=axes.y_title,
+        unit=unit,
         x=rows[axes.x].tolist(),
         values=rows[axes.y].to_numpy(float),
         low=rows["low"].to_numpy(float) if has_band else None,

@@ -14,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from .._progress import progress_bar
 from .._summary import summary
 from ..drawing.curves import Curve
-from ..drawing.labels import percent
+from ..drawing.labels import counted
 from ..drawing.theme import ThemeName
 from ..lens.distributions import ranks
 from ..lens.figures.over_layers import draw_over_layers
@@ -233,15 +233,13 @@ def plot_recovery(
                 )
             )
     n_tokens = int(recovery.counts[-1].sum())
-    subtitle = (
-        f"{n_tokens:,} tokens of {recovery.counts.shape[-1]} texts; bands are {percent(level)} "
-        "bootstrap intervals over texts."
-    )
+    subtitle = f"{n_tokens:,} tokens of {counted(recovery.counts.shape[-1], 'text')}."
     if by_rarity:
         subtitle += " Curves by how often the probe was fitted to the token."
     return draw_over_layers(
         curves,
         title=title or "The input token, recovered from the residual stream",
         subtitle=subtitle,
+        level=level,
         theme=theme,
     )

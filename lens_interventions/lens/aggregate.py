@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 
 from .._summary import summary
 from ..drawing.curves import Curve
-from ..drawing.labels import counted, percent
+from ..drawing.labels import counted
 from ..drawing.theme import ThemeName
 from ..measures.intervals import Interval, mean_intervals
 from ..model.points import point_name
@@ -179,12 +179,13 @@ def plot_aggregate(
         texts = counted(next(iter(counts.values())), "text")
     else:
         texts = ", ".join(f"{counted(n, 'text')} ({name})" for name, n in counts.items())
-    subtitle = f"{texts}; bands are {percent(level)} bootstrap intervals over texts."
+    subtitle = f"{texts}."
     if "rank" in units:
         subtitle += " Ranks are geometric means of 1 + rank."
     return draw_over_layers(
         curves,
         title=title or "Means over texts, layer by layer",
         subtitle=subtitle,
+        level=level,
         theme=theme,
     )

@@ -21,7 +21,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from .._progress import progress_bar
 from .._summary import summary
 from ..drawing.curves import Curve
-from ..drawing.labels import percent
+from ..drawing.labels import counted
 from ..drawing.theme import ThemeName
 from ..measures.interval_table import interval_rows
 from ..model.argument_types import require_counts, require_whole_numbers
@@ -122,8 +122,9 @@ class UnlikelyComponents:
         return draw_over_layers(
             curves,
             title=title or "Residuals along the directions of unlikely tokens",
-            subtitle=f"Unlikely: below {self.below:g} at the output. Means over {n_texts} texts; "
-            f"bands are {percent(level)} bootstrap intervals over them.",
+            subtitle=f"Unlikely: below {self.below:g} at the output. "
+            f"Means over {counted(n_texts, 'text')}.",
+            level=level,
             theme=theme,
         )
 

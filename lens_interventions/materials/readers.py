@@ -97,12 +97,17 @@ def dataset_column(
 def _entry(path: Path, number: int, line: str, field: str) -> str:
     try:
         entry = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
     if isinstance(entry, dict) and entry.get(field, "") is None:
         return ""
     if not isinstance(entry, dict) or not isinstance(entry.get(field), str):
-        got = f"the keys {list(entry)}" if isinstance(entry, dict) else type(entry).__name__
+        if not isinstance(entry, dict):
+            got = type(entry).__name__
+        elif field in entry:
+            got = f"{type(entry[field]).__name__} there"
+        else:
+            got = f"the keys {list(entry)}"
         raise ValueError(
             f"{path}, line {number}: expected an object with a string under {field!r}, got {got}"
         )

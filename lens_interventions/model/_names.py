@@ -24,12 +24,16 @@ def local_directory(name: str | os.PathLike[str]) -> Path | None:
     Raises `FileNotFoundError` for a directory without a model, and for a name that can be neither.
     """
     path = _expanded(name)
-    if path.is_dir():
+    if os.fspath(name) and path.is_dir():  # an empty name would be the current directory
         if not (path / "config.json").is_file():
             raise FileNotFoundError(
                 f"{path} has no config.json: expected a model directory as save_pretrained makes it"
             )
         return path
+    if path.is_file():
+        raise FileNotFoundError(
+            f"{path} is a file, and no GGUF file: give that, a model directory or a name on the hub"
+        )
     if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", str(name)):
         raise FileNotFoundError(
             f"{str(name)!r} is not a directory, a GGUF file or a hub name ('model' or "

@@ -124,7 +124,7 @@ def load_model(
         # Where peft is not installed, transformers leaves its adapters out without a word.
         if (directory / "adapter_config.json").is_file():
             raise unmerged()
-        with hub_offline():
+        with hub_offline(), _progress_bars.changed():
             bridge = TransformerBridge.boot_transformers(str(directory), **options)
         # The name goes into runs and pages, and to other machines, so it must not depend on how the
         # path is written.

@@ -92,6 +92,13 @@ def test_a_branch_that_patches_only_what_is_generated_keeps_to_its_prompt(client
     assert view["likeliest"][0]["log_prob"] == pytest.approx(float(out.log_probs[0, 0]))
 
 
+def test_rules_that_no_sampler_has_are_refused_before_the_view_is_emptied(client):
+    wrong = {"temperature": 1.0, "top_p": 5.0}
+    ((name, data),) = events(client, "write", panel="write", text=TEXT, **wrong, **PATCH)
+    assert name == "error"
+    assert "top_p" in data["message"]
+
+
 @pytest.mark.parametrize("token", [-1, 10**30])
 def test_a_prefix_of_ids_that_the_model_lacks_is_refused(client, token):
     said = refusal(client, "write", panel="write", text=TEXT, prefix=[token], **PATCH)

@@ -155,6 +155,19 @@ def test_loops_are_marked(monkeypatch, run):
     assert (text.plain, found) == ("And then", "no loop")
 
 
+def test_loops_are_marked_after_characters_that_steer_a_terminal():
+    class Steering:
+        """The tokens are characters."""
+
+        def decode(self, ids, **_):
+            return "".join(map(chr, ids))
+
+    row = torch.tensor([*map(ord, "\r\x1b\n"), *map(ord, "abcde" * 4)])
+    module = importlib.import_module("lens_interventions.cli.generate")
+    text, _ = module._marked(Steering(), row)
+    assert text.plain == "␍␛\n⟲" + "abcde" * 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "message", "status"),
     [
@@ -162,9 +175,11 @@ def test_loops_are_marked(monkeypatch, run):
         (["generate", "x", "--layer", "9", "--strength", "0.1"], "blocks 0 to 2", 1),
         (["generate", "x", "--layer", "1", "--strength", "nan"], "not a finite number", 2),
         ([*USUAL, "--top-p", "0.5"], "--top-p", 2),
-        ([*USUAL, "--temperature", "1", "--top-p", "5"], "top_p", 2),
+        ([*USUAL, "--temperature", "1", "--top-p", "5"], "--top-p", 2),
+        ([*USUAL, "--embedding", "lens"], "--embedding lens needs --lens", 2),
+        ([*USUAL, "--gate-on", "output"], "give --gate", 2),
         ([*USUAL, "--temperature", "-1"], "--temperature", 2),
-        ([*USUAL, "--temperature", "1", "--top-p", "nan"], "not a finite number", 2),
+        ([*USUAL, "--temperature", "1", "--top-p", "nan"], "less than or equal to 1, got 'nan'", 2),
         (["generate", "", "--layer", "1", "--strength", "0.1"], "the text is empty", 2),
         ([*USUAL, "--max-new-tokens", "0"], "--max-new-tokens", 2),
         (USUAL[:4], "give --layer and --strength, or --write FILE from train-patch", 2),

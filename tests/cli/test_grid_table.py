@@ -30,6 +30,15 @@ def test_a_table_fits_the_terminal_and_says_what_it_leaves_out(width):
         assert f"the last {columns} of {total} tokens" in said
 
 
+def test_rows_keep_their_names_where_no_layer_has_a_longer_one():
+    read = logit_lens(shared_bridge("llama"), "the people", points=[1, 2])
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(GridTable(read.grid("top1")))
+    lines = capture.get().splitlines()
+    assert {"next", "token", "1", "2"} <= {line.split()[0] for line in lines if line.strip()}
+
+
 def test_a_table_without_colours_shows_the_numbers():
     read, lines = printed("kl_final", width=1000, color_system=None)
     row = next(line for line in lines if line.lstrip().startswith("2 "))

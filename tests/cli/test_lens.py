@@ -173,6 +173,14 @@ def test_every_watched_token_has_a_table(command):
 
 
 @pytest.mark.usefixtures("tiny")
+def test_a_standard_input_that_is_closed_is_named(command, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    status, _, err = command("lens", "--file", "-")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "standard input is closed" in err
+
+
+@pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -183,6 +191,9 @@ def test_every_watched_token_has_a_table(command):
         (["a", "--watch", " lazy"], "is not one token of this model"),
         (["a", "--layers", "1:x"], "expected a range start:stop:step"),
         (["a", "--layers", "0,,2"], "nothing between two commas"),
+        (["a", "--layers", ""], "nothing between two commas"),
+        (["a", "--positions", ""], "expected a range like -20: or a list"),
+        (["a", "--layers", "0:3:0"], "a step cannot be 0"),
         (["a", "--layers", "99"], "residual point 99 does not exist"),
         (["a", "--layers", "middle"], "unknown residual point 'middle'"),
         (["a", "--positions", "first"], "expected a range like -20: or a list"),

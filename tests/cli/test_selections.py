@@ -24,6 +24,7 @@ def test_positions_as_they_are_written():
     assert parse_positions("-20:") == slice(-20, None)
     assert parse_positions("0, 5,-1") == [0, 5, -1]
     assert parse_positions("0:9:2") == slice(0, 9, 2)
-    for backwards in ("0:9:-1", "::0"):
-        with pytest.raises(ValueError, match="positions go forwards"):
-            parse_positions(backwards)
+    with pytest.raises(ValueError, match="positions go forwards"):
+        parse_positions("0:9:-1")
+    with pytest.raises(ValueError, match="a step cannot be 0"):
+        parse_positions("::0")

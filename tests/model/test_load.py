@@ -85,6 +85,19 @@ def test_path_without_a_model(name):
         load_model(name)
 
 
+def test_a_file_that_is_no_model_is_named(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("not a model")
+    with pytest.raises(FileNotFoundError, match=r"notes\.txt is a file, and no GGUF file"):
+        load_model(path)
+
+
+def test_an_empty_name_is_not_the_directory_where_one_is(directory, monkeypatch):
+    monkeypatch.chdir(directory)
+    with pytest.raises(FileNotFoundError, match="or a hub name"):
+        load_model("")
+
+
 def test_directory_without_a_model(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.json"):
         load_model(tmp_path)

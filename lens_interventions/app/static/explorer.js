@@ -104,8 +104,11 @@ async function run() {
       return handler(data, from);
     });
   };
+  const failed = (data) => {
+    shown = shown.then(() => (mine === asked ? fail(data) : undefined));
+  };
   const handlers = Object.entries(panels[panel]).map(([name, handler]) => [name, inTurn(handler, name)]);
-  const whole = await ask(panel, { ...Object.fromEntries(handlers), error: fail, progress: progressed },
+  const whole = await ask(panel, { ...Object.fromEntries(handlers), error: failed, progress: progressed },
     { width: Math.floor(byId("stage").clientWidth) });
   await shown;
   if (mine !== asked) return;

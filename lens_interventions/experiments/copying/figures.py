@@ -4,14 +4,16 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ...drawing.colours import LINES, ZERO_LINE
+from ...drawing.colours import ZERO_LINE
 from ...drawing.effect_grid import effect_heatmaps
-from ...drawing.error_bars import contrast_hover, contrast_points, error_bars, subtracted
+from ...drawing.error_bars import contrast_hover, contrast_points, subtracted
 from ...drawing.menu import add_menu
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
-from ...measures.verdicts import JOINT
+from ...lens.figures.over_layers import AXIS
+from ...model.points import layer_label, point_name
+from ..design.category_points import category_points
 from ..design.conditions import in_words
 from ..design.forms import PLAIN
 from ..engine.results import Figures, Tables
@@ -35,26 +37,26 @@ def draw(tables: Tables) -> Figures:
     categories = tables["categories"]
     return {
         "sources": _sources(tables["contrasts"]),
-        "surprisal": _by_category(
-            categories[categories["division"] == "surprisal of the token before"],
+        "surprisal": category_points(
+            {"": categories[categories["division"] == "surprisal of the token before"]},
             title="Change of loss by surprisal of the token before",
             x_title="surprisal of the token before, nats",
             y_title="change of loss, nats (below 0 is better)",
         ),
-        "last_surprise": _by_category(
-            categories[categories["division"] == "last surprise"],
+        "last_surprise": category_points(
+            {"": categories[categories["division"] == "last surprise"]},
             title="Change of loss by when the last surprise came",
             x_title="",
             y_title="change of loss, nats (below 0 is better)",
         ),
-        "copyable": _by_category(
-            categories[categories["division"] == "copyable and other tokens"],
+        "copyable": category_points(
+            {"": categories[categories["division"] == "copyable and other tokens"]},
             title="Change of loss on tokens that could have been copied, and on others",
             x_title="",
             y_title="change of loss, nats (below 0 is better)",
         ),
-        "words": _by_category(
-            categories[categories["division"] == "kind of word"],
+        "words": category_points(
+            {"": categories[categories["division"] == "kind of word"]},
             title="Change of the word's log-probability, by kind of word",
             x_title="",
             y_title="change of log-prob, nats (above 0 is better)",
@@ -149,60 +151,21 @@ def _better(contrasts: pd.DataFrame, question: str) -> str:
     return f"difference, nats ({'below' if lower else 'above'} 0 is better)"
 
 
-def _by_category(rows: pd.DataFrame, *, title: str, x_title: str, y_title: str) -> "go.Figure":
-    """Points with intervals: the true source minus no patch, and minus all its references."""
-    import plotly.graph_objects as go
-
-    rows = in_words(rows)
-    figure = go.Figure()
-    categories = list(rows["category"].unique())
-    for place, minus in enumerate(("none", JOINT)):
-        part = rows[rows["minus"] == minus]
-        offset = 0.16 * (place - 0.5)
-        figure.add_trace(
-            go.Scatter(
-                x=[categories.index(category) + offset for category in part["category"]],
-                y=part["estimate"].tolist(),
-                error_y=error_bars(part),
-                mode="markers",
-                marker={
-                    "size": 9,
-                    "symbol": ("circle", "diamond")[place],
-                    "color": LINES[place],
-                },
-                name=f"true − {'no patch' if minus == 'none' else minus}",
-                customdata=[
-                    f"{row['category']}<br>{contrast_hover(row)}" for row in part.to_dict("records")
-                ],
-                hovertemplate="%{customdata}<extra></extra>",
-            )
-        )
-    figure.add_hline(y=0, line=ZERO_LINE)
-    figure.update_layout(
-        template=template("light"),
-        title=heading(title),
-        height=440,
-        margin={"l": 60, "r": 16, "t": 48, "b": 120},
-        legend={"orientation": "h", "y": -0.3, "yanchor": "top", "x": 0, "xanchor": "left"},
-        xaxis={
-            "title": {"text": x_title},
-            "tickvals": list(range(len(categories))),
-            "ticktext": categories,
-        },
-        yaxis={"title": {"text": y_title}},
-    )
-    return figure
-
-
 def _lens(table: pd.DataFrame) -> "go.Figure":
+    n_layers = int(table["point"].max())
+    named = table.assign(
+        point=[point_name(layer_label(layer, n_layers)) for layer in table["point"].tolist()],
+        role=table["role"].replace({"none": "no patch"}),
+    )
+    named = named.sort_values("role", key=lambda role: role != "true", kind="stable")
     axes = Axes(
         x="point",
         y="share",
         group="role",
-        x_title="residual point",
+        x_title=AXIS,
         y_title="share of templates with the word at the top of the lens",
     )
-    views = {f"{kind} words": rows for kind, rows in table.groupby("words", sort=False)}
+    views = {f"{kind} words": rows for kind, rows in named.groupby("words", sort=False)}
     return curves(views, axes, title="Where the lens puts the word at the top")
 
 

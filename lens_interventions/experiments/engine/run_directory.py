@@ -112,8 +112,8 @@ def held_directory(
     have a name.
 
     Raises `RunDirectoryError` if another process holds the directory, if it contains another run
-    (the message says what kind of run, or which settings differ) or anything else, or if its
-    settings are damaged.
+    that has measured something (the message says what kind of run, or which settings differ) or
+    anything else, or if its settings are damaged.
     """
     require_run_directory(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -242,6 +242,10 @@ def _agree(file: Path, header: Mapping[str, Any], presets: Mapping[str, Any]) ->
     there = read_header(file.parent)
     differing = differences(header, there)
     if not differing:
+        return
+    if {each.name for each in file.parent.iterdir() if each.name[0] != "."} == {SETTINGS}:
+        # The run stopped before its first unit, perhaps at a mistake in these settings.
+        write_json(file, header)
         return
     here, held = _kind(header, presets), _kind(there, presets)
     if here != held:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ...drawing.colours import LINES
-from ...drawing.error_bars import error_bars
+from ...drawing.error_bars import error_bars, interval_hover
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
@@ -46,11 +46,12 @@ def _ends(rows: pd.DataFrame) -> "go.Figure":
     figure = go.Figure(
         go.Scatter(
             x=rows["estimate"].tolist(),
-            y=rows["request"].tolist(),
+            y=[f"{row['request']} (n = {row['n']})" for row in rows.to_dict("records")],
             mode="markers",
             marker={"size": 9, "color": LINES[0]},
             error_x=error_bars(rows, thickness=0.7, width=4),
-            hovertemplate="%{y}: %{x:.0%}<extra></extra>",
+            text=[interval_hover(row["request"], row) for row in rows.to_dict("records")],
+            hovertemplate="%{text}<extra></extra>",
         )
     )
     figure.update_layout(

@@ -1,5 +1,6 @@
 """Figures of the experiment with learned writes."""
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -9,7 +10,7 @@ from ...drawing.error_bars import contrast_hover, contrast_points, subtracted
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
-from ...measures.verdicts import JOINT
+from ..design.category_points import category_points
 from ..design.conditions import in_words
 from ..engine.results import Figures, Tables
 from .inspection_figures import ablation_figure, attention_figure, directions_figure
@@ -17,7 +18,8 @@ from .inspection_figures import ablation_figure, attention_figure, directions_fi
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_COLUMNS = 3
+_COLUMNS = 2
+_LETTERS = 30  # of a panel's title in one line, in the narrowest figure
 BELOW_IS_BETTER = "change, nats of loss or as named (below 0 is better)"
 
 
@@ -68,7 +70,7 @@ def _materials(contrasts: pd.DataFrame) -> "go.Figure":
     figure.update_annotations(font={"size": 12})
     figure.update_yaxes(autorange="reversed", type="category")
     figure.update_xaxes(nticks=5)
-    figure.update_xaxes(title={"text": BELOW_IS_BETTER}, row=n_rows, col=1)
+    figure.update_xaxes(title={"text": "change (below 0 is better)"}, row=n_rows)
     figure.update_layout(
         template=template("light"),
         title=heading("Change by source and material, reporting part"),
@@ -84,7 +86,8 @@ def _curves(rows: pd.DataFrame) -> "go.Figure":
     main = first[
         (first["layer"] == first["layer"].iloc[0]) & (first["rank"] == first["rank"].iloc[0])
     ]
-    means = main.groupby(["kind", "source", "step"], sort=False)["change"].mean().reset_index()
+    over_seeds = main.groupby(["kind", "source", "step"], sort=False)["change"]
+    means = over_seeds.agg(change="mean", low="min", high="max").reset_index()
     axes = Axes(
         x="step",
         y="change",
@@ -96,18 +99,16 @@ def _curves(rows: pd.DataFrame) -> "go.Figure":
         label: means[means["kind"] == kind]
         for label, kind in (("held-out text", "held-out"), ("text of the step", "step"))
     }
-    return curves(views, axes, title="Change of loss while the writes are trained")
+    return curves(views, axes, title="Change of loss while the writes are trained (band: seeds)")
 
 
 def _categories(rows: pd.DataFrame) -> "go.Figure":
     """The true source minus no patch, and minus all its references, by kind of token and word."""
-    rows = rows[rows["minus"].isin(["none", JOINT])]
-    # In the order, and so the colours, of the other figures.
-    rows = rows.sort_values("minus", key=lambda minus: minus != "none", kind="stable")
-    named = _as_losses(rows).assign(name=[_label(row) for row in rows.to_dict("records")])
-    axes = Axes(x="category", y="estimate", group="name", x_title="", y_title=BELOW_IS_BETTER)
-    views = {str(name): part for name, part in named.groupby("division", sort=False)}
-    return curves(views, axes, title="Change of loss by kind of token, reporting part")
+    return category_points(
+        {str(name): part for name, part in _as_losses(rows).groupby("division", sort=False)},
+        title="Change of loss by kind of token, reporting part",
+        y_title=BELOW_IS_BETTER,
+    )
 
 
 def _sweep(rows: pd.DataFrame, x: str) -> "go.Figure":
@@ -126,9 +127,12 @@ def _sweep(rows: pd.DataFrame, x: str) -> "go.Figure":
 
 def _heading(rows: pd.DataFrame) -> str:
     question, units = rows["question"].iloc[0], rows["units"].iloc[0]
+    # "of samples" is the unit of a share.
+    named = [] if units == "nats" else [f"share {units}"]
     if not rows["lower_is_better"].iloc[0]:
-        return f"{question} ({units}, the sign turned)"
-    return question if units == "nats" else f"{question} ({units})"
+        named.append("sign turned")
+    text = f"{question} ({', '.join(named)})" if named else question
+    return "<br>".join(textwrap.wrap(text, _LETTERS))
 
 
 def _as_losses(rows: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ...drawing.colours import LINES, PALETTES, ZERO_LINE, colorscale
-from ...drawing.error_bars import error_bars
+from ...drawing.error_bars import error_bars, interval_hover
 from ...drawing.labels import markup
 from ...drawing.theme import template
 from ...drawing.titles import heading
@@ -30,12 +30,13 @@ def ablation_figure(table: pd.DataFrame) -> "go.Figure":
             error_x=error_bars(rows),
             mode="markers",
             marker={"size": 10, "color": LINES[0]},
-            hovertemplate="%{y}<br>%{x:.3g}<extra></extra>",
+            text=[interval_hover(row["condition"], row) for row in rows.to_dict("records")],
+            hovertemplate="%{text}<extra></extra>",
         )
     )
     figure.add_vline(x=0, line=ZERO_LINE)
     figure.update_layout(
-        **_layout("The write taken away where it holds what is due, change of loss on copies", 240),
+        **_layout("Change of loss on copies, with the write taken away in places", 240),
         xaxis={"title": {"text": "loss minus that without a patch, nats (below 0 is better)"}},
         yaxis={"autorange": "reversed", "type": "category"},
     )
@@ -81,7 +82,7 @@ def attention_figure(table: pd.DataFrame) -> "go.Figure":
     """Changes of attention of the heads whose look-ups of earlier occurrences change most."""
     import plotly.graph_objects as go
 
-    table = table.assign(name=[f"{r['layer']}.{r['head']}" for r in table.to_dict("records")])
+    table = table.assign(name=[f"L{r['layer']}H{r['head']}" for r in table.to_dict("records")])
     kinds = list(KINDS)
     # The table is in the order of the changes, and most of it is the first position giving way.
     heads = list(dict.fromkeys(table[table["kind"].isin(_LOOK_UPS)]["name"]))[:_HEADS]
@@ -104,7 +105,7 @@ def attention_figure(table: pd.DataFrame) -> "go.Figure":
             zmin=-largest,
             zmax=largest,
             colorscale=colorscale(PALETTES["difference-light"]),
-            text=[[f"{value:+.2f}" for value in row] for row in changes],
+            text=[[f"{value:+.2f}".replace("-", "−") for value in row] for row in changes],
             texttemplate="%{text}",
             customdata=hover,
             hovertemplate="%{customdata}<extra></extra>",
@@ -115,11 +116,10 @@ def attention_figure(table: pd.DataFrame) -> "go.Figure":
     )
     figure.update_layout(
         **_layout(
-            "Change of attention from the second copy, by how a position is related to an "
-            "earlier occurrence of the current token",
+            "Change of attention from the second copy, by the place it goes to",
             140 + 26 * len(heads),
         ),
-        yaxis={"autorange": "reversed", "type": "category", "title": {"text": "layer.head"}},
+        yaxis={"autorange": "reversed", "type": "category", "title": {"text": "head"}},
     )
     return figure
 

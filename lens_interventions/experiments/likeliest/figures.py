@@ -23,7 +23,7 @@ def draw(tables: Tables) -> Figures:
         "likelihood": _by_length(
             ways, "Who finds the likeliest sequence", "log-likelihood, nats per token", None
         ),
-        "loops": _by_length(loops, "Share of sequences that end in a loop", "share", [-0.02, 1.02]),
+        "loops": _by_length(loops, "Sequences that end in a loop", "share", [-0.02, 1.02]),
     }
 
 
@@ -57,7 +57,11 @@ def _by_length(
         height=140 + 34 * int(ways["way"].nunique()),
         margin={"l": 8, "r": 16, "t": 84, "b": 56},
         showlegend=False,
-        xaxis={"title": {"text": x_title}, "range": x_range},
+        xaxis={
+            "title": {"text": x_title},
+            "range": x_range,
+            "tickformat": ".0%" if x_range else "",
+        },
         yaxis={"automargin": True},
     )
     views: list[tuple[str, dict, dict]] = [

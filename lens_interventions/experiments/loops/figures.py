@@ -1,5 +1,6 @@
 """Figures of the loops experiment, from its tables."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -11,6 +12,7 @@ from ...drawing.menu import add_menu
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
+from ...lens.figures.over_layers import AXIS
 from ...measures.behaviour.loops import MIN_ROUNDS
 from ...model.points import point_name
 from ..design.sequences import REPORT
@@ -71,7 +73,7 @@ def _shares(conditions: pd.DataFrame) -> "go.Figure":
         template=template("light"),
         title=heading(
             "Share of samples that end in a loop",
-            "Blue: no patch. Orange: the true next token. Grey: everything else.",
+            "Blue: no patch, greedy. Orange: the true next token. Grey: all else.",
         ),
         height=141 + 34 * len(rows),
         margin={"l": 8, "r": 16, "t": 69, "b": 48},
@@ -119,6 +121,7 @@ def _frontier(conditions: pd.DataFrame) -> "go.Figure":
         ("rep-4", "rep_4", "rep_4_low", "rep_4_high"),
     )
     traces, owner = [], []
+    families = [str(family) for family in conditions["family"].unique()]
     for name, value, low, high in views:
         for place, (family, rows) in enumerate(conditions.groupby("family", sort=False)):
             ordered = rows.sort_values("loss_change")
@@ -134,7 +137,7 @@ def _frontier(conditions: pd.DataFrame) -> "go.Figure":
                     name=str(family),
                     visible=name == views[0][0],
                     marker={"size": 9, "symbol": _MARKERS[place % len(_MARKERS)]},
-                    line={"color": _colour(str(family), conditions), "width": 1.5},
+                    line={"color": _line_colour(str(family), families), "width": 1.5},
                     text=[_describe(row) for row in ordered.to_dict("records")],
                     hovertemplate="%{text}<extra></extra>",
                 )
@@ -154,9 +157,12 @@ def _frontier(conditions: pd.DataFrame) -> "go.Figure":
                 "(greedy decoding: of the distribution whose top it takes)"
             }
         },
-        yaxis={"title": {"text": "share, or rep-4"}, "rangemode": "tozero"},
+        yaxis={"title": {"text": views[0][0]}, "rangemode": "tozero"},
     )
-    add_menu(figure, [(v, {"visible": [of == v for of in owner]}, {}) for v, *_ in views])
+    add_menu(
+        figure,
+        [(v, {"visible": [of == v for of in owner]}, {"yaxis.title.text": v}) for v, *_ in views],
+    )
     return figure
 
 
@@ -166,9 +172,13 @@ def _noticing(table: pd.DataFrame) -> "go.Figure":
         point=table["point"].map(point_name),
     )
     shares = rows.assign(estimate=rows["top_share"]).drop(columns=["low", "high"])
+    titles = {
+        "rank of the right token": "mean of ln(1 + rank)",
+        "share of tokens it ranks first": "share of tokens",
+    }
     return curves(
-        {"log(1 + rank) of the right token": rows, "share of tokens it ranks first": shares},
-        Axes("point", "estimate", "said", "residual point", "mean: ln(1 + rank), or share"),
+        dict(zip(titles, (rows, shares), strict=True)),
+        Axes("point", "estimate", "said", AXIS, titles),
         title="Where repetition is noticed: the right continuation by layer and round",
     )
 
@@ -179,9 +189,12 @@ def _group_colour(family: str) -> str:
     return LINES[0] if family == "no patch" else EITHER_INK
 
 
-def _colour(family: str, conditions: pd.DataFrame) -> str:
-    families = list(conditions["family"].unique())
-    return LINES[families.index(family) % len(LINES)]
+def _line_colour(family: str, families: Sequence[str]) -> str:
+    """Those of `_group_colour`; families that it leaves grey have others, as long as there are."""
+    grey = [each for each in families if _group_colour(each) == EITHER_INK]
+    if family not in grey or grey.index(family) >= len(LINES[2:]):
+        return _group_colour(family)
+    return LINES[2:][grey.index(family)]
 
 
 def _bars(

@@ -137,7 +137,7 @@ def token_correlation(
 ) -> Contrast:
     """Correlation of preservation with rarity or surprise, without tokens that have no value.
 
-    With `crossed`, kinds of token are resampled as well as documents.
+    With `crossed`, token types are resampled as well as documents.
     """
     usable = np.isfinite(kept)
     values = {RARITY: tokens.rarity[usable], SURPRISE: tokens.surprise[usable]}

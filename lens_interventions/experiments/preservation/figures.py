@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ...drawing.table_curves import Axes, curves
+from ...lens.figures.over_layers import AXIS
 from ...model.points import point_name
 from ..engine.results import Figures, Tables
 from .token_rows import NET, RAW
@@ -12,7 +13,7 @@ from .token_rows import NET, RAW
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_DOCUMENTS = "Bands resample documents. They do not know that kinds of token are a sample too."
+_DOCUMENTS = "Bands resample documents. They do not know that token types are a sample too."
 
 
 def draw(tables: Tables) -> Figures:
@@ -25,7 +26,7 @@ def draw(tables: Tables) -> Figures:
                 f"preserved: {kind}": rows
                 for kind, rows in correlations.groupby("preservation", sort=False)
             },
-            Axes("point", "estimate", "correlated_with", "residual point", "rank correlation"),
+            Axes("point", "estimate", "correlated_with", AXIS, "rank correlation"),
             title="Preservation of the input token against its rarity and its surprise",
             subtitle=_DOCUMENTS,
         ),
@@ -33,7 +34,7 @@ def draw(tables: Tables) -> Figures:
         "rank_by_surprise": rank_by(tables["by_quantile"], "surprise"),
         "copying": curves(
             {"": tables["copying"]},
-            Axes("point", "estimate", "templates", "residual point", "rank correlation"),
+            Axes("point", "estimate", "templates", AXIS, "rank correlation"),
             title="Preserved at the first occurrence, copied at the second?",
             subtitle="Bands resample words. They do not know that sentences are a sample too.",
         ),
@@ -59,13 +60,13 @@ def rank_by(table: pd.DataFrame, by: str) -> "go.Figure":
     # -log(1 + rank) becomes a rank again: a geometric mean.
     ranks = ranks.assign(**{name: -ranks[name] for name in ("estimate", "low", "high")})
     ranks = ranks.rename(columns={"low": "high", "high": "low"})
-    views = {
-        "log(1 + rank) of the input token": ranks,
-        "log-prob above the same token's elsewhere": rows[rows["preservation"] == NET],
+    titles = {
+        "rank of the input token": "mean of ln(1 + rank)",
+        "log-prob above the same token's elsewhere": "mean of the difference, nats",
     }
     return curves(
-        views,
-        Axes("point", "estimate", "tokens", "residual point", "mean: ln(1 + rank), or nats"),
+        dict(zip(titles, (ranks, rows[rows["preservation"] == NET]), strict=True)),
+        Axes("point", "estimate", "tokens", AXIS, titles),
         title=f"The input token by layer, tokens sorted by {by}",
         subtitle=_DOCUMENTS,
     )

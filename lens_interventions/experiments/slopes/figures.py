@@ -55,15 +55,11 @@ def _gain(cells: pd.DataFrame) -> "go.Figure":
     ]
     figure = layer_heatmaps(
         panels,
-        title="What a weak write would gain at its best strength, by slope and curvature.",
+        title="Predicted change of the loss by a write of the best strength (below 0 is better)",
         unit="nats per token",
+        below="By slope and curvature. ✓ patched runs on other texts gain, ✗ they do not.",
     )
-    legend = "✓ patched runs on other texts gain, ✗ they do not"
-    return figure.update_layout(
-        title_text=f"{figure.layout.title.text}<br><sup>{legend}</sup>",
-        title_pad_t=26,
-        width=max(_WIDE, figure.layout.width),
-    )
+    return figure.update_layout(width=max(_WIDE, figure.layout.width))
 
 
 def _mark(row: dict[Any, Any]) -> str:

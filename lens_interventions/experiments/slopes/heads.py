@@ -1,6 +1,7 @@
 """Which heads would read a weak write of the true token, and what kind of heads they are."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -218,17 +219,19 @@ def draw_heads(table: pd.DataFrame) -> "go.Figure":
         ):
             panel = shown[(shown["material"] == material) & (shown["part"] == part)]
             told = panel["estimate"].abs().nlargest(_NAMED).index
+            places = _name_places(panel.loc[told])
             of = panel[panel["kind"] == kind]
             figure.add_trace(
                 go.Scatter(
                     x=of["matching"],
                     y=of["estimate"],
                     mode="markers+text",
+                    cliponaxis=False,  # names at the edge
                     text=[
                         f"L{row.layer}H{row.head}" if row.Index in told else ""
                         for row in of.itertuples()
                     ],
-                    textposition="middle right",
+                    textposition=[places.get(index, "middle right") for index in of.index],
                     marker={
                         "size": 8 if kind != KINDS[-1] else 5,
                         "color": LINES[number] if kind != KINDS[-1] else "#9aa0a6",
@@ -258,3 +261,15 @@ def draw_heads(table: pd.DataFrame) -> "go.Figure":
         legend={"orientation": "h", "x": 0, "y": -0.14, "yanchor": "top"},
         margin={"t": 90, "b": 110},
     )
+
+
+def _name_places(told: pd.DataFrame) -> dict[Hashable, str]:
+    """Where the names of heads stand: those that would cover each other move up and down."""
+    places = dict.fromkeys(told.index, "middle right")
+    ordered = told.sort_values("estimate")
+    reach = float(ordered["estimate"].abs().max())
+    for (low, below), (high, above) in itertools.pairwise(ordered.iterrows()):
+        near = abs(above["matching"] - below["matching"]) < 0.2
+        if near and above["estimate"] - below["estimate"] < 0.12 * reach:
+            places[low], places[high] = "bottom right", "top right"
+    return places

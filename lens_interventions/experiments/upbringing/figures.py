@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from ...drawing.table_curves import Axes, curves
+from ...lens.figures.over_layers import AXIS
 from ...model.points import FINAL, point_name
 from ..design.text_scopes import ALL, COPYABLE, OTHER
 from ..engine.results import Figures, Tables
@@ -13,9 +14,7 @@ from .evaluation import KL, LOSS, RECOVERED, RIGHT
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-# Bands of six arms would hide each other.
-_SPREAD = "(band: seeds of the first two arms; the others on hover)"
-_POINT = "residual stream entering block"
+_SPREAD = "(band: seeds)"
 
 
 def draw(tables: Tables) -> Figures:
@@ -27,7 +26,7 @@ def draw(tables: Tables) -> Figures:
         "layers": _layers(layers),
         "recovered": curves(
             {"": layers[layers["measure"] == RECOVERED]},
-            Axes("place", "mean", "arm", _POINT, "share of tokens recovered"),
+            Axes("place", "mean", "arm", AXIS, "share of tokens recovered"),
             title=f"The input token, recovered from the stream of small networks {_SPREAD}",
         ),
         "curves": _curves(tables["curves"]),
@@ -39,23 +38,22 @@ def _divergence(layers: pd.DataFrame) -> "go.Figure":
     shown = (layers["measure"] == KL) & (layers["scope"] == ALL) & (layers["point"] != FINAL)
     return curves(
         {"": layers[shown]},
-        Axes(
-            "place", "mean", "arm", _POINT, "KL(final ‖ layer), nats", {"type": "log", "dtick": 1}
-        ),
+        Axes("place", "mean", "arm", AXIS, "KL(final ‖ layer), nats", {"type": "log", "dtick": 1}),
         title=f"How far the layers of small networks are from the output {_SPREAD}",
     )
 
 
 def _layers(layers: pd.DataFrame) -> "go.Figure":
     of_all = layers[layers["scope"] == ALL]
-    views = {
-        "loss of the layer's guess, nats a token": of_all[of_all["measure"] == LOSS],
-        "share of top guesses that are right": of_all[of_all["measure"] == RIGHT],
+    titles = {
+        "loss of the layer's guess": "nats per token",
+        "share of top guesses that are right": "share of tokens",
     }
+    parts = (of_all[of_all["measure"] == measure] for measure in (LOSS, RIGHT))
     return curves(
-        views,
-        Axes("place", "mean", "arm", _POINT, "through the network's own unembedding"),
-        title=f"What the layers of small networks say, by how they were trained {_SPREAD}",
+        dict(zip(titles, parts, strict=True)),
+        Axes("place", "mean", "arm", AXIS, titles),
+        title=f"Small networks read through their own unembedding {_SPREAD}",
     )
 
 
@@ -66,6 +64,6 @@ def _curves(rows: pd.DataFrame) -> "go.Figure":
     views["KL(final ‖ middle)"] = rows[(rows["measure"] == KL) & (rows["scope"] == ALL)]
     return curves(
         views,
-        Axes("step", "mean", "arm", "steps", "nats a token"),
+        Axes("step", "mean", "arm", "steps", "nats per token"),
         title=f"Held-out loss while small networks are trained, by arm {_SPREAD}",
     )

@@ -11,7 +11,7 @@ from ...drawing.panel import DifferenceScale, Panel, draw
 from ...drawing.scales import Scale, cut_off, difference_ticks
 from ...drawing.theme import ThemeName, template
 from ...drawing.titles import LINE, headline, title_block
-from ...drawing.units import RANK, place
+from ...drawing.units import RANK, place, unit_title
 from ...drawing.wrapped import LEFT, RIGHT
 from .grid import Grid
 from .heatmap import grid_panel, reading
@@ -58,13 +58,13 @@ def draw_side_by_side(
         replace(grid_panel(grid, colours=colours, header=f"{markup(name)}: "), ticks=ticks)
         for grid, name in zip(grids, names, strict=True)
     ]
-    panels.append(_difference(first, second, names=names))
     columns, rows = len(panels[0].inputs), len(panels[0].rows)
     beside = columns <= BESIDE
     size = cell_size(columns * 3 if beside else columns, width=cell_width)
     if beside and cell_width is None:
         size = CellSize(max(size.width, 40.0), 22.0)
     across, down = size.width * columns, size.height * rows
+    panels.append(_difference(first, second, names=names, height=down))
     extents = [label_extent(panel.outputs, size) for panel in panels]
     above = _NAME + max(extents)
     if beside:  # names on one line
@@ -81,7 +81,7 @@ def draw_side_by_side(
     top = LINE * len(lines) + above + 18
     height = top + area[1] + below
     figure = go.Figure(layout={"template": template(theme)})
-    titles = (*names, f"{names[1]} − {names[0]}")
+    titles = (*names, _minus(names, across + LEFT, letter=9))
     for axis, (panel, box, name, extent) in enumerate(
         zip(panels, boxes, titles, extents, strict=True)
     ):
@@ -150,7 +150,13 @@ def _reading(grid: Grid, names: tuple[str, str], size: CellSize) -> str:
     return f"{text} {reading(grid, size)}"
 
 
-def _difference(first: Grid, second: Grid, *, names: tuple[str, str]) -> Panel:
+def _minus(names: tuple[str, str], room: float, *, letter: float) -> str:
+    """What the third panel shows, by name if that fits into so many pixels."""
+    named = f"{names[1]} − {names[0]}"
+    return named if letter * len(named) <= room else "second − first"
+
+
+def _difference(first: Grid, second: Grid, *, names: tuple[str, str], height: float) -> Panel:
     scale = first.statistic.scale
     places = place(second.values, scale.unit) - place(first.values, scale.unit)
     limit = _limit(scale, places)
@@ -168,7 +174,7 @@ def _difference(first: Grid, second: Grid, *, names: tuple[str, str]) -> Panel:
         places=places,
         scale=DifferenceScale(limit),
         ticks=(steps, cut_off(steps, labels, places, -limit, limit)),
-        bar_title=_change(scale, names),
+        bar_title=_change(scale, names, height),
         texts=changed,
         outlined=np.zeros(places.shape, bool),
         rows=first.rows,
@@ -207,8 +213,7 @@ def _ticks(scale: Scale, limit: float) -> tuple[list[float], list[str]]:
     return [float(n) for n in decades], texts
 
 
-def _change(scale: Scale, names: tuple[str, str]) -> str:
-    names = (markup(names[0]), markup(names[1]))
-    if scale.unit == RANK:
-        return f"1 + rank, {names[1]} ÷ {names[0]}"
-    return f"{scale.unit}, {names[1]} − {names[0]}"
+def _change(scale: Scale, names: tuple[str, str], height: float) -> str:
+    unit = "1 + rank" if scale.unit == RANK else unit_title(scale.unit)
+    change = _minus(names, height - 7 * len(unit), letter=7)
+    return markup(f"{unit}, {change.replace(' − ', ' ÷ ') if scale.unit == RANK else change}")

@@ -37,6 +37,26 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
         run(example(Settings(starts=(3,))), small_bridge, out=tmp_path)
 
 
+def test_settings_may_be_corrected_before_anything_is_measured(tmp_path: Path) -> None:
+    """As after a mistake in a text file, which the first stage finds."""
+
+    def mistaken(*_: object) -> list[Unit]:
+        raise ValueError("the text is empty")
+
+    with pytest.raises(ValueError, match="the text is empty"):
+        run(
+            replace(example(Settings(starts=(9,))), stages={"first": mistaken}),
+            small_bridge,
+            out=tmp_path,
+        )
+    found = run(example(), small_bridge, out=tmp_path)
+    assert load_result(tmp_path).settings == found.settings
+    for rows in (tmp_path / "rows").rglob("*.parquet"):
+        rows.unlink()
+    with pytest.raises(RunDirectoryError, match="with other settings"):
+        run(example(Settings(starts=(3,))), small_bridge, out=tmp_path)
+
+
 @dataclass(frozen=True)
 class Strengths:
     strengths: tuple[float, ...]
@@ -85,7 +105,7 @@ def test_of_many_settings_that_differ_some_are_named(tmp_path: Path) -> None:
         return {**named, "settings": settings}
 
     with held_directory(tmp_path, header(0), {}):
-        pass
+        (tmp_path / "files").mkdir()  # something has begun
     with (
         pytest.raises(RunDirectoryError, match=r"settings\.s07: 1 here, 0 there\n  and 3 more$"),
         held_directory(tmp_path, header(1), {}),

@@ -127,6 +127,22 @@ def test_long_texts_are_compared_one_above_the_other():
 def test_names_are_text_and_not_markup(trajectory, statistic):
     names = ("clean <i>", "patched & more")
     figure = plots.plot_side_by_side(trajectory, trajectory, statistic, names=names)
-    title = figure.layout.coloraxis.colorbar.title.text
-    assert all(markup(name) in title for name in names)
+    headers = [note.text for note in figure.layout.annotations]
+    assert [f"<b>{markup(name)}</b>" for name in names] == headers[:2]
     assert markup(names[0]) != names[0]
+
+
+@pytest.mark.parametrize(
+    ("statistic", "points", "names", "said"),
+    [
+        ("next_rank", 24, ("one", "two"), "1 + rank, two ÷ one"),
+        ("next_rank", 24, ("a model of some size", "another"), "1 + rank, another ÷ a model"),
+        ("next_rank", 4, ("a model of some size", "another"), "1 + rank, second ÷ first"),
+        ("next_log_prob", 24, ("one", "two"), "log-prob, nats, two − one"),
+        ("entropy", 24, ("model " * 9, "the same, tuned"), "nats, second − first"),
+    ],
+)
+def test_a_bar_names_the_difference_as_long_as_there_is_room(statistic, points, names, said):
+    shown = deep_trajectory(points=points, columns=9)
+    figure = plots.plot_side_by_side(shown, shown, statistic, names=names)
+    assert figure.layout.coloraxis.colorbar.title.text.startswith(said)
