@@ -20,32 +20,18 @@ if TYPE_CHECKING:
     from ..experiments import CopyingSettings, Result
 
 
-class Name(StrEnum):
-    """The experiments."""
-
-    copying = "copying"
-    increment = "increment"
-    last_word = "last_word"
-    learned = "learned"
-    likeliest = "likeliest"
-    loops = "loops"
-    preservation = "preservation"
-    reader = "reader"
-    recall = "recall"
-    scratch = "scratch"
-    slopes = "slopes"
-    unlikely = "unlikely"
-    upbringing = "upbringing"
-
+Name = StrEnum(
+    "Name",
+    "copying increment last_word learned likeliest loops preservation reader recall scratch slopes "
+    "unlikely upbringing",
+)
+"""The experiments."""
 
 _OWN_MODELS = (Name.scratch, Name.upbringing)
 
 
-class PresetName(StrEnum):
-    """How much to measure."""
-
-    quick = "quick"
-    full = "full"
+PresetName = StrEnum("PresetName", "quick full")
+"""How much to measure."""
 
 
 def experiment(

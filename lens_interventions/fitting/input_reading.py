@@ -19,7 +19,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from .._progress import progress_bar
 from .._summary import summary
 from ..drawing.curves import Curve
-from ..drawing.labels import percent
+from ..drawing.labels import counted
 from ..drawing.theme import ThemeName
 from ..lens.figures.over_layers import draw_over_layers
 from ..measures.interval_table import interval_rows
@@ -151,7 +151,8 @@ class InputReading:
             title=title or "What lies along the directions that matter least",
             subtitle=f"The less important half of the {len(self.basis.directions)} components "
             f"({self.basis.kind}), which holds {importance:.1%} of the {of}. Means over "
-            f"{self.shares.shape[-1]} texts; bands are {percent(level)} bootstrap intervals.",
+            f"{counted(self.shares.shape[-1], 'text')}.",
+            level=level,
             theme=theme,
         )
 

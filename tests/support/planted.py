@@ -22,9 +22,6 @@ from transformers import PreTrainedModel
 from tests.support.tiny import D_VOCAB, tiny_model, tiny_tokenizer
 
 N_CTX = 96
-D_MODEL = 2 * D_VOCAB + N_CTX
-_B, _K = slice(0, D_VOCAB), slice(D_VOCAB, 2 * D_VOCAB)
-_P = slice(2 * D_VOCAB, D_MODEL)
 
 
 @functools.cache
@@ -52,35 +49,65 @@ def _bridge(name: str, dtype: torch.dtype, *, copying: float) -> TransformerBrid
 @torch.no_grad()
 def planted_model(*, copying: float) -> PreTrainedModel:
     """The Hugging Face model, float64; what is copied weighs `copying`, what is believed 1."""
-    model = tiny_model("gpt2", n_embd=D_MODEL, n_layer=2, n_head=1, n_positions=N_CTX, n_inner=4)
+    return matching_model(
+        D_VOCAB, N_CTX, believed=beliefs(), copying=copying, temperature=0.37, sharpness=5
+    )
+
+
+@torch.no_grad()
+def matching_model(
+    n_tokens: int,
+    n_ctx: int,
+    *,
+    believed: torch.Tensor | float,
+    copying: float,
+    temperature: float,
+    sharpness: float,
+) -> PreTrainedModel:
+    """Block 0 puts the token into `K` and `believed` into `B`; block 1 copies `B` of a match."""
+    d_model = 2 * n_tokens + n_ctx
+    b, k, p = slice(0, n_tokens), slice(n_tokens, 2 * n_tokens), slice(2 * n_tokens, d_model)
+    tokens, places = torch.eye(n_tokens), torch.eye(n_ctx)
+    model = tiny_model(
+        "gpt2",
+        vocab_size=n_tokens,
+        n_embd=d_model,
+        n_layer=2,
+        n_head=1,
+        n_positions=n_ctx,
+        n_inner=4,
+    )
     for parameter in model.parameters():
         parameter.zero_()
     body = model.transformer
     for norm in (body.h[0].ln_1, body.h[1].ln_1):
         norm.weight.fill_(1.0)
-    body.ln_f.weight.fill_(0.37)  # a temperature: confident, not absolute
-    body.wte.weight[:, _B] = torch.eye(D_VOCAB)  # tied with the unembedding
-    body.wpe.weight[:, _P] = torch.eye(N_CTX)
+    body.ln_f.weight.fill_(temperature)  # confident, not absolute
+    body.wte.weight[:, b] = tokens  # tied with the unembedding
+    body.wpe.weight[:, p] = places
 
     # Block 0: each position looks at itself.
-    mean, scale = _norm_statistics(n_ones=2)
     look, write = body.h[0].attn.c_attn, body.h[0].attn.c_proj
-    _query(look)[_P, _P] = 20 * torch.eye(N_CTX)
-    _key(look)[_P, _P] = torch.eye(N_CTX)
-    _value(look)[_B, _B] = scale * torch.eye(D_VOCAB)  # undoes the layer norm
-    look.bias[2 * D_MODEL :][_B] = mean
-    write.weight[_B, _K] = torch.eye(D_VOCAB)
-    write.weight[_B, _B] = beliefs() - torch.eye(D_VOCAB)
+    query, key, value = look.weight.split(d_model, dim=1)
+    mean, scale = _norm_statistics(2, d_model)
+    query[p, p] = 20 * places
+    key[p, p] = places
+    value[b, b] = scale * tokens  # undoes the layer norm
+    look.bias[2 * d_model :][b] = mean
+    write.weight[b, k] = tokens
+    write.weight[b, b] = believed - tokens
 
     # Block 1: each position looks for its token at other positions.
-    mean, scale = _norm_statistics(n_ones=3)
     look, write = body.h[1].attn.c_attn, body.h[1].attn.c_proj
-    _query(look)[_K, _K] = 5 * torch.eye(D_VOCAB)
-    _query(look)[_P, _P] = -15 * torch.eye(N_CTX)
-    _key(look)[_K, _K] = torch.eye(D_VOCAB)
-    _key(look)[_P, _P] = torch.eye(N_CTX)
-    _value(look)[_B, _B] = scale * torch.eye(D_VOCAB)
-    write.weight[_B, _B] = copying * torch.eye(D_VOCAB)
+    query, key, value = look.weight.split(d_model, dim=1)
+    # Without a belief, `B` is empty.
+    _, scale = _norm_statistics(3 if isinstance(believed, torch.Tensor) else 2, d_model)
+    query[k, k] = sharpness * tokens
+    query[p, p] = -3 * sharpness * places
+    key[k, k] = tokens
+    key[p, p] = places
+    value[b, b] = scale * tokens
+    write.weight[b, b] = copying * tokens
     return model
 
 
@@ -92,19 +119,7 @@ def beliefs() -> torch.Tensor:
     return torch.eye(D_VOCAB, dtype=torch.float64)[guess]
 
 
-def _norm_statistics(n_ones: int) -> tuple[float, float]:
+def _norm_statistics(n_ones: int, d_model: int) -> tuple[float, float]:
     """Mean and deviation of a residual that is `n_ones` ones and zeros."""
-    mean = n_ones / D_MODEL
+    mean = n_ones / d_model
     return mean, (mean - mean**2) ** 0.5
-
-
-def _query(attention: torch.nn.Module) -> torch.Tensor:
-    return attention.weight[:, :D_MODEL]
-
-
-def _key(attention: torch.nn.Module) -> torch.Tensor:
-    return attention.weight[:, D_MODEL : 2 * D_MODEL]
-
-
-def _value(attention: torch.nn.Module) -> torch.Tensor:
-    return attention.weight[:, 2 * D_MODEL :]

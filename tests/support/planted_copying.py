@@ -20,12 +20,10 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from tests.support.tiny import tiny_model, tiny_tokenizer
+from tests.support.planted import matching_model
+from tests.support.tiny import tiny_tokenizer
 
 N_TOKENS, N_CTX = 16, 48
-D_MODEL = 2 * N_TOKENS + N_CTX
-_B, _K = slice(0, N_TOKENS), slice(N_TOKENS, 2 * N_TOKENS)
-_P = slice(2 * N_TOKENS, D_MODEL)
 
 
 @functools.cache
@@ -33,7 +31,9 @@ def ablated_bridge() -> TransformerBridge:
     """The model, float64."""
     return TransformerBridge.boot_transformers(
         "ablated",
-        hf_model=_model(),
+        hf_model=matching_model(
+            N_TOKENS, N_CTX, believed=0.0, copying=5, temperature=0.5, sharpness=20
+        ),
         dtype=torch.float64,
         device="cpu",
         tokenizer=tiny_tokenizer(),
@@ -49,50 +49,3 @@ def key_value_texts(n_texts: int, *, seed: int) -> list[Tensor]:
         keys = torch.randint(N_TOKENS, (N_CTX // 2,), generator=generator)
         texts.append(torch.stack([keys, values[keys]], dim=1).flatten())
     return texts
-
-
-@torch.no_grad()
-def _model() -> torch.nn.Module:
-    model = tiny_model(
-        "gpt2",
-        vocab_size=N_TOKENS,
-        n_embd=D_MODEL,
-        n_layer=2,
-        n_head=1,
-        n_positions=N_CTX,
-        n_inner=4,
-    )
-    for parameter in model.parameters():
-        parameter.zero_()
-    body = model.transformer
-    for norm in (body.h[0].ln_1, body.h[1].ln_1):
-        norm.weight.fill_(1.0)
-    body.ln_f.weight.fill_(0.5)
-    body.wte.weight[:, _B] = torch.eye(N_TOKENS)  # tied with the unembedding
-    body.wpe.weight[:, _P] = torch.eye(N_CTX)
-    # The deviation of a residual of two ones and zeros, which a layer norm divides by.
-    scale = (2 / D_MODEL - (2 / D_MODEL) ** 2) ** 0.5
-
-    # Block 0: each position looks at itself and moves its token from B to K.
-    look, write = body.h[0].attn.c_attn, body.h[0].attn.c_proj
-    _part(look, 0)[_P, _P] = 20 * torch.eye(N_CTX)
-    _part(look, 1)[_P, _P] = torch.eye(N_CTX)
-    _part(look, 2)[_B, _B] = scale * torch.eye(N_TOKENS)
-    look.bias[2 * D_MODEL :][_B] = 2 / D_MODEL
-    write.weight[_B, _K] = torch.eye(N_TOKENS)
-    write.weight[_B, _B] = -torch.eye(N_TOKENS)
-
-    # Block 1: each position looks for its token at other positions and copies their B.
-    look, write = body.h[1].attn.c_attn, body.h[1].attn.c_proj
-    _part(look, 0)[_K, _K] = 20 * torch.eye(N_TOKENS)
-    _part(look, 0)[_P, _P] = -60 * torch.eye(N_CTX)
-    _part(look, 1)[_K, _K] = torch.eye(N_TOKENS)
-    _part(look, 1)[_P, _P] = torch.eye(N_CTX)
-    _part(look, 2)[_B, _B] = scale * torch.eye(N_TOKENS)
-    write.weight[_B, _B] = 5 * torch.eye(N_TOKENS)
-    return model
-
-
-def _part(attention: torch.nn.Module, which: int) -> Tensor:
-    """The weights of queries (0), keys (1) or values (2)."""
-    return attention.weight[:, which * D_MODEL : (which + 1) * D_MODEL]

@@ -23,18 +23,18 @@ from ..design.contrasts import contrasts
 from ..design.grid_cells import effect_over_grid
 from ..design.material import text_tag
 from ..design.sequences import REPORT, SELECTION
-from ..design.totals import Measure, tagged, totals_of
+from ..design.totals import Measure, rows_with_tables, tagged, totals_of
 from ..engine.results import Analysis, Finding, Tables
 from .bounds import bounds
 from .choice import Choice, choices
 from .comparison import compared, question_columns, writes_table
 from .figures import draw
 from .forms_table import forms_table
-from .kept_rows import kept_rows, slopes_table
 from .lens_tables import lens_first_table, lens_table
-from .questions import QUESTIONS, CopyingQuestion
+from .questions import QUESTIONS, TABLES, CopyingQuestion
 from .repeats_table import repeats_table
 from .settings import CopyingSettings
+from .slopes_table import slopes_table
 
 
 def analyse(settings: CopyingSettings, rows: Tables) -> Analysis:
@@ -58,7 +58,7 @@ def analyse(settings: CopyingSettings, rows: Tables) -> Analysis:
         "lens": lens_table(rows, words),
         "lens_first": lens_first_table(settings, rows, words),
         "slopes": slopes_table(rows),
-        "rows": kept_rows(rows),
+        "rows": rows_with_tables({table: rows[table] for table in TABLES}),
     }
     judged = verdicts_on(
         list(comparisons.values()),

@@ -8,7 +8,7 @@ study would have chosen other words and other frames. A category is a set of tag
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,15 @@ class Totals:
     def difference(self, arm: Arm, reference: Arm) -> Float[np.ndarray, "cluster ..."]:
         """The sums of `arm` minus those of `reference` in each cell."""
         return self.cells[self.arms.index(arm)] - self.cells[self.arms.index(reference)]
+
+
+def rows_with_tables(parts: Mapping[str, pd.DataFrame], *more: str) -> pd.DataFrame:
+    """The rows of several tables, with the name of theirs and `more` of their columns.
+
+    A finished run keeps them, so that a reader recomputes its numbers.
+    """
+    named = [part.assign(table=table) for table, part in parts.items()]
+    return pd.concat(named, ignore_index=True)[["table", *more, *ROW_COLUMNS]]
 
 
 def tagged(rows: pd.DataFrame, tags: Iterable[str]) -> pd.DataFrame:

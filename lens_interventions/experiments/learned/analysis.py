@@ -32,12 +32,11 @@ from ..design.contrasts import contrasts, with_holm
 from ..design.findings import resampled
 from ..design.material import text_tag
 from ..design.sequences import REPORT, SELECTION
-from ..design.totals import Measure, Totals, tagged, totals_of
+from ..design.totals import Measure, Totals, rows_with_tables, tagged, totals_of
 from ..engine.results import Analysis, Finding, Tables
 from .evaluation import NO_SEED, over_seeds
 from .figures import draw
 from .inspection_tables import read_tables_of
-from .kept_rows import kept_rows
 from .questions import LOOPS, NAMES, TABLES, LearnedQuestion, questions
 from .sampled import SAMPLES, loop_rows, samples_to_show
 from .settings import LearnedSettings, control_sources
@@ -74,7 +73,7 @@ def analyse(settings: LearnedSettings, rows: Tables) -> Analysis:
         "samples": samples_to_show(settings, rows, _best_control(settings, asked, averaged)),
         **sweep_tables(settings, averaged),
         **read_tables_of(settings, rows),
-        "rows": kept_rows(rows),
+        "rows": _kept_rows(rows),
     }
     findings = tuple(
         Finding(
@@ -191,6 +190,12 @@ def _contrasts(
             for row in question_rows(comparisons[question.name], alone)
         ]
     return with_holm_over_questions(pd.DataFrame(found))
+
+
+def _kept_rows(rows: Tables) -> pd.DataFrame:
+    """The rows of every question on the report half, with their table and the training's seed."""
+    kept = rows_with_tables({table: rows[table] for table in TABLES}, "seed")
+    return kept[kept["half"] == REPORT].reset_index(drop=True)
 
 
 def _by_seed(

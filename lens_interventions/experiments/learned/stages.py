@@ -66,17 +66,21 @@ def main_trainings(settings: LearnedSettings) -> list[Training]:
 def layer_trainings(settings: LearnedSettings) -> list[Training]:
     """The trainings of the sweep over layers."""
     return [
-        Training(source, layer, settings.rank, settings.sweep_steps, settings.sweep_seed)
+        training
         for layer in settings.sweep_layers
-        for source in ("true", *settings.sweep_controls)
+        for training in _swept(settings, layer, settings.rank)
     ]
 
 
 def rank_trainings(settings: LearnedSettings, layer: int) -> list[Training]:
     """The trainings of the sweep over ranks at a layer."""
+    return [t for rank in settings.sweep_ranks for t in _swept(settings, layer, rank)]
+
+
+def _swept(settings: LearnedSettings, layer: int, rank: int | None) -> list[Training]:
+    """The trainings of a sweep at one layer and rank."""
     return [
         Training(source, layer, rank, settings.sweep_steps, settings.sweep_seed)
-        for rank in settings.sweep_ranks
         for source in ("true", *settings.sweep_controls)
     ]
 
@@ -162,10 +166,7 @@ def measure_ranks(bridge: TransformerBridge, settings: LearnedSettings, rows: Ta
 def measure_best(bridge: TransformerBridge, settings: LearnedSettings, rows: Tables) -> list[Unit]:
     """The report half under the best of the sweeps and its controls."""
     best = best_of_sweeps(settings, rows)
-    trainings = [
-        Training(source, best.layer, best.rank, best.steps, best.seed)
-        for source in ("true", *settings.sweep_controls)
-    ]
+    trainings = _swept(settings, best.layer, best.rank)
     return _measure_units(bridge, settings, rows, trainings, REPORT, "best", _SWEPT)
 
 

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from ..design.samples import sample_totals
-from ..design.totals import ROW_COLUMNS
+from ..design.totals import rows_with_tables
 from ..engine.results import Tables
 from .cost import LOSS
 from .rounds import LOG_ODDS
@@ -24,5 +24,4 @@ def kept_rows(rows: Tables) -> pd.DataFrame:
         "rounds": rounds[rounds["measure"] == LOG_ODDS].assign(crossed=""),
         "loss": loss[loss["measure"] == LOSS].assign(crossed=""),
     }
-    named = [part.assign(table=table) for table, part in parts.items()]
-    return pd.concat(named, ignore_index=True)[["table", *ROW_COLUMNS]]
+    return rows_with_tables(parts)

@@ -63,8 +63,8 @@ def search(bridge: TransformerBridge, settings: LoopsSettings, _rows: Tables) ->
             for layer in settings.layers
         ),
     ):
-        units += _losses(f"search-{name}", settings, documents, arms)
-        units += _rounds(f"search-{name}", settings, passages, arms)
+        units += _arm_units("loss", f"search-{name}", settings, documents, arms)
+        units += _arm_units("rounds", f"search-{name}", settings, passages, arms)
     return units
 
 
@@ -103,15 +103,15 @@ def measure_report_half(
         settings.new_tokens,
     )
     compared = _distinct([*controls, *control_arms(round_at)])
-    units += _losses("report-none", settings, documents[REPORT], [NO_PATCH])
-    units += _rounds("report-none", settings, passages[REPORT], [NO_PATCH])
+    units += _arm_units("loss", "report-none", settings, documents[REPORT], [NO_PATCH])
+    units += _arm_units("rounds", "report-none", settings, passages[REPORT], [NO_PATCH])
     for half in (SELECTION, REPORT):
         # The true source has already been measured on the grid of the selection half.
         true = [Arm.at(cell), *other_strengths, Arm.at(round_at)] if half == REPORT else []
-        units += _losses(half, settings, documents[half], _distinct([*true, *compared]))
+        units += _arm_units("loss", half, settings, documents[half], _distinct([*true, *compared]))
         true = [Arm.at(round_at), Arm.at(cell)] if half == REPORT else []
         arms = _distinct([*true, *control_arms(round_at)])
-        units += _rounds(half, settings, passages[half], arms)
+        units += _arm_units("rounds", half, settings, passages[half], arms)
     for place, (arm, rule) in enumerate(sampled):
         parameters = {
             "documents": documents[REPORT],
@@ -190,33 +190,26 @@ def _samples(
     return found
 
 
-def _losses(
-    name: str, settings: LoopsSettings, documents: Sequence[dict[str, Any]], arms: Sequence[Arm]
+_MEASURED = {"loss": (measure_arm_losses, "documents"), "rounds": (measure_rounds, "passages")}
+
+
+def _arm_units(
+    table: str,
+    name: str,
+    settings: LoopsSettings,
+    items: Sequence[dict[str, Any]],
+    arms: Sequence[Arm],
 ) -> list[Unit]:
-    return [
-        Unit("loss", unit, measure_arm_losses, {"documents": list(documents), **parameters})
-        for unit, parameters in _some_arms(name, settings, arms)
-    ]
-
-
-def _rounds(
-    name: str, settings: LoopsSettings, passages: Sequence[dict[str, Any]], arms: Sequence[Arm]
-) -> list[Unit]:
-    return [
-        Unit("rounds", unit, measure_rounds, {"passages": list(passages), **parameters})
-        for unit, parameters in _some_arms(name, settings, arms)
-    ]
-
-
-def _some_arms(
-    name: str, settings: LoopsSettings, arms: Sequence[Arm]
-) -> list[tuple[str, dict[str, Any]]]:
-    """Names and parameters of units of at most `_ARMS` arms, of even sizes."""
+    """Units of at most `_ARMS` arms, of even sizes, each on all of the items."""
+    measure, named = _MEASURED[table]
     some = math.ceil(len(arms) / math.ceil(len(arms) / _ARMS))
     return [
-        (
+        Unit(
+            table,
             f"{name}-{first:02d}",
+            measure,
             {
+                named: list(items),
                 "arms": [arm.columns() for arm in arms[first : first + some]],
                 "patch": asdict(settings.patch),
             },

@@ -27,7 +27,7 @@ from .arms import UNWRITTEN, ScratchTraining
 from .cost import step_flops
 from .evaluation import measure
 from .knockouts import knockout_rows
-from .material import Material, material_of
+from .material import material_of
 from .network import Network
 from .settings import ScratchSettings
 from .training import scratch_run
@@ -118,6 +118,12 @@ def measure_training(
     size = from_values(Shape, shape)
     material = material_of(text, surprising=surprising, n_copies=copies, seed=settings.seed)
     batches = stream_batches(text.training, settings.context, batch, made.seed)
+
+    def evaluate(run: TrainingRun[Network]) -> list[Record]:
+        final = run.step == options.steps
+        n_windows = len(material.windows) if final else curve_windows
+        return measure(run.network, made, material, n_windows, final=final, n_decoded=decoded)
+
     run = scratch_run(made, size, options, batches)
     known = {
         "batch": batch,
@@ -127,26 +133,11 @@ def measure_training(
         "surprising": surprising,
         "decoded": decoded,
     }
-    run.to_the_end(_evaluation(made, options, material, curve_windows, decoded), file, known)
+    run.to_the_end(evaluate, file, known)
     entry = None if made.arm in UNWRITTEN else made.entry
     named = {"step": options.steps, "condition": "", "scope": COST}
     cost = sum_rows(named, [0], [float(step_flops(size, entry, batch))], [1])
     return pd.DataFrame([*run.records, *cost]).assign(**made.columns())
-
-
-def _evaluation(
-    training: ScratchTraining,
-    options: Optimization,
-    material: Material,
-    curve_windows: int,
-    n_decoded: int,
-) -> Any:
-    def evaluate(run: TrainingRun[Network]) -> list[Record]:
-        final = run.step == options.steps
-        n_windows = len(material.windows) if final else curve_windows
-        return measure(run.network, training, material, n_windows, final=final, n_decoded=n_decoded)
-
-    return evaluate
 
 
 @unit_kind("knockouts of a network from scratch")

@@ -3,19 +3,29 @@
 from collections.abc import Sequence
 
 from ..learned_write import LearnedWrite
-from ..patch import NextTokenPatch
-from ..sources import SourceFunction
+from ..names import function_names
+from ..patch import NextTokenPatch, require_patch
+from ..pieces import refuse_prompt_patches, refuse_windows
+from ..sources import SourceFunction, source_names
 
 
 def compared_sources(
     patch: NextTokenPatch, asked: Sequence[str | SourceFunction] | None
-) -> Sequence[str | SourceFunction]:
-    """Those that are asked for; by default the true token and controls.
+) -> tuple[Sequence[str | SourceFunction], tuple[str, ...]]:
+    """Those that are asked for, and their names; by default the true token and controls.
 
     A learned write is for a single source, which is its own default.
+
+    Raises `TypeError` for anything but one patch; `ValueError` for one with a window or
+    `positions="generated"`, and for an unknown source.
     """
+    require_patch(patch)
+    refuse_windows(patch)
+    refuse_prompt_patches([patch])
     if asked is not None:
-        return asked
-    if isinstance(patch.mode, LearnedWrite):
-        return (patch.mode.source,)
-    return ("true", "current", "shuffled", "random")
+        sources = asked
+    elif isinstance(patch.mode, LearnedWrite):
+        sources = (patch.mode.source,)
+    else:
+        sources = ("true", "current", "shuffled", "random")
+    return sources, function_names("sources", sources, source_names())

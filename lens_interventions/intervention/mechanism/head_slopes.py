@@ -19,12 +19,11 @@ from ...model.tokens import TextOrTokens
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
 from ..losses.scopes import Scope, chosen_predictions, scopes_by_name
-from ..names import function_names
-from ..patch import NextTokenPatch, bind_all, require_patch
-from ..pieces import piece_length, refuse_prompt_patches, refuse_windows
+from ..patch import NextTokenPatch, bind_all
+from ..pieces import piece_length
 from ..slopes.clean_run import clean_run
 from ..slopes.directions import directions
-from ..sources import SourceFunction, source_names
+from ..sources import SourceFunction
 from ..text_sums import Reading, text_sums
 from .compared_sources import compared_sources
 from .head_gradients import head_gradients
@@ -78,11 +77,7 @@ def head_slopes(
     """
     require_gradients("head_slopes")
     length = piece_length(bridge, max_length)
-    require_patch(patch)
-    refuse_windows(patch)
-    refuse_prompt_patches([patch])
-    sources = compared_sources(patch, sources)
-    names = function_names("sources", sources, source_names())
+    sources, names = compared_sources(patch, sources)
     by_scope = scopes_by_name(scopes)
     refuse_late_hooks(bridge, 0)
     shape = (len(sources), len(patch.layers), len(PARTS), key_value_heads(bridge))

@@ -20,9 +20,9 @@ from ..known_text import KnownText
 from ..losses.loss_sums import require_finite
 from ..losses.scopes import Scope, chosen_predictions, scopes_by_name
 from ..names import function_names
-from ..patch import NextTokenPatch, bind_all, require_patch
-from ..pieces import piece_length, refuse_prompt_patches, refuse_windows
-from ..sources import SourceFunction, source_names
+from ..patch import NextTokenPatch, bind_all
+from ..pieces import piece_length
+from ..sources import SourceFunction
 from ..text_sums import Reading, text_sums
 from ..unpatched import surprisal_of, with_unpatched
 from .compared_sources import compared_sources
@@ -99,11 +99,7 @@ def rescue(
     positions that the patch names.
     """
     length = piece_length(bridge, max_length)
-    require_patch(patch)
-    refuse_windows(patch)
-    refuse_prompt_patches([patch])
-    sources = compared_sources(patch, sources)
-    names = function_names("sources", sources, source_names())
+    sources, names = compared_sources(patch, sources)
     ways = function_names("through", through, THROUGH)
     by_scope = scopes_by_name(scopes)
     n_layers = int(bridge.cfg.n_layers)

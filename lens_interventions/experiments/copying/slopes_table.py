@@ -1,16 +1,9 @@
-"""Rows of single sequences that a finished run keeps, so that a reader recomputes its numbers."""
+"""The first-order map of a run, as a table."""
 
 import pandas as pd
 
-from ..design.totals import ROW_COLUMNS
 from ..engine.results import Tables
 from .questions import TABLES
-
-
-def kept_rows(rows: Tables) -> pd.DataFrame:
-    """The rows of every question, of both halves, with the name of their table."""
-    parts = [rows[table].assign(table=table) for table in TABLES]
-    return pd.concat(parts, ignore_index=True)[["table", *ROW_COLUMNS]]
 
 
 def slopes_table(rows: Tables) -> pd.DataFrame:
