@@ -28,8 +28,8 @@ class CopyingSettings(CopyingMaterial):
         mapped: see `layers`.
         forms: names in `design.forms` of the forms that are tried besides the plain patch.
         form_strengths: the strengths of the forms, which have modes of their own.
-        temperatures: a coarse grid of temperatures for the unpatched model; the best one is refined
-            by a fit, and is a control.
+        temperatures: a coarse grid of temperatures for the unpatched model. Multiples of the best
+            one, from 0.6 to 1.6, are tried as well, and the best of all is a control.
         repeat_texts, repeat_documents, repeat_tokens: like `texts`, `documents` and
             `document_tokens`, for the text on which later repeats of a surprising token are
             measured.

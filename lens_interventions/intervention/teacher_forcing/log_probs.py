@@ -72,7 +72,7 @@ def teacher_forced_log_probs(
     - `where`: bools `[batch, next]`, True at the wanted entries. The others are NaN and need no
         product with the unembedding, which is most of the work if the vocabulary is large.
     - `enable_grad`: keep the graph, to differentiate by whatever a mode or source, or the model's
-        blocks, depend on.
+        blocks, depend on; not by the embedding or the unembedding, which are read without it.
     - `progress`: show the share that is done.
 
     **Returns:** `[batch, pos - 1]`, or `[patch, batch, pos - 1]` for a sequence of patches.
@@ -160,7 +160,7 @@ def teacher_forced_logits(
         vector. They come before the patch at the same point. From the patched block up they get
         rows `[patch * batch, row, ...]`, which are not a text in order.
     - `enable_grad`: keep the graph, to differentiate by whatever a mode or source, or the model's
-        blocks, depend on.
+        blocks, depend on; not by the embedding or the unembedding, which are read without it.
     - `progress`: show the share that is done.
 
     **Returns:** `[batch, pos, d_vocab]`, or `[patch, batch, pos, d_vocab]` for a sequence of

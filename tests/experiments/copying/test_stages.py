@@ -50,7 +50,7 @@ def test_a_refined_temperature_that_is_a_coarse_one_is_not_measured_again() -> N
     for table, arms in controls.items():
         assert not arms & coarse[table]
         finer = {arm.strength for arm in arms if arm.source == "temperature"}
-        assert finer == {1.05, 1.35, 1.425, 1.575}
+        assert finer == {0.9, 1.05, 1.35, 1.425, 1.575, 1.725, 1.95, 2.4}
 
 
 def test_a_run_is_not_continued_with_another_default_lens(
