@@ -182,10 +182,8 @@ def _printable(text: str) -> str:
 
     rich would leave some of these out, so that what follows them had another place.
     """
-    return "".join(
-        chr(0x2400 + ord(letter)) if letter < " " and letter not in "\n\t" else letter
-        for letter in text.replace("\x7f", "␡")
-    )
+    pictures = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
+    return text.translate(pictures | dict.fromkeys(range(0x7F, 0xA0), "␦"))
 
 
 def _print(

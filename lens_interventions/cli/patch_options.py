@@ -150,8 +150,8 @@ def patch_from(
         raise typer.BadParameter("give --layer and --strength, or --write FILE from train-patch")
     require_blocks(model, layer or [])
     if fields.get("gate_on") == "output" and fields.get("gate") is None:
-        raise typer.BadParameter("--gate-on says what surprises a --gate: give --gate")
-    if fixed["embedding"] == "lens" and lens is None:
+        raise typer.BadParameter("--gate-on output needs --gate, the surprise from which to patch")
+    if write is None and fixed["embedding"] == "lens" and lens is None:
         raise typer.BadParameter(NO_LENS)
     from ..intervention.learned_write import LearnedWrite
     from ..intervention.patch import NextTokenPatch

@@ -150,8 +150,8 @@ def draw_views(
 ) -> "go.Figure":
     """Views that take turns in one panel, and are chosen from a menu of their names.
 
-    All curves of a view have the same unit, which names the axis. `y_layout` has further options of
-    it, as plotly takes them.
+    All curves of a view have the same unit, which names the axis; its scale is that of the first
+    view. `y_layout` has further options of it, as plotly takes them.
 
     Raises `ValueError` for an unknown theme.
     """
@@ -193,12 +193,14 @@ def draw_views(
             figure.update_xaxes(**_names_axis(longest))
     if len(views) > 1:
         units = {view: curves[0].unit for view, curves in views.items() if curves}
-        titles = {view: {"yaxis.title.text": unit_title(unit)} for view, unit in units.items()}
-        if len(set(units.values())) == 1:
-            titles = {}
+        changes = {v: {"yaxis.title.text": unit_title(unit)} for v, unit in units.items()}
+        differ = len(set(units.values())) > 1
         add_menu(
             figure,
-            [(v, {"visible": [of == v for of in owner]}, titles.get(v, {})) for v in views],
+            [
+                (v, {"visible": [of == v for of in owner]}, changes.get(v, {}) if differ else {})
+                for v in views
+            ],
         )
     return figure
 

@@ -66,19 +66,20 @@ class Trajectory(TrajectoryFields):
 
     def __getitem__(self, positions: slice | SupportsIndex) -> "Trajectory":
         """The same trajectory at a range of its columns, or at one (which keeps its axis)."""
-        if not isinstance(positions, slice | SupportsIndex):
+        try:
+            at = positions if isinstance(positions, slice) else operator.index(positions)
+        except TypeError as error:
             raise TypeError(
                 f"a trajectory is indexed by one position or a slice of them, got {positions!r}: "
                 "to choose positions or points, read it with positions= or points=; for one point, "
                 "index its tensors with .points.index(...)"
-            )
-        if not isinstance(positions, slice):
-            positions = operator.index(positions)
+            ) from error
+        if not isinstance(at, slice):
             width = self.tokens.shape[1]
-            if not -width <= positions < width:
-                raise IndexError(f"position {positions} is out of range for {width} columns")
-            positions = slice(positions, positions + 1 or None)
-        return at_columns(self, positions)
+            if not -width <= at < width:
+                raise IndexError(f"position {at} is out of range for {width} columns")
+            at = slice(at, at + 1 or None)
+        return at_columns(self, at)
 
     def prompt(self, index: int) -> "Trajectory":
         """One prompt of the batch, without padding; the batch axis stays, of length 1.

@@ -97,8 +97,10 @@ def dataset_column(
 def _entry(path: Path, number: int, line: str, field: str) -> str:
     try:
         entry = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {number} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise ValueError(f"{path}, line {number}: its JSON is nested too deeply") from error
     if isinstance(entry, dict) and entry.get(field, "") is None:
         return ""
     if not isinstance(entry, dict) or not isinstance(entry.get(field), str):

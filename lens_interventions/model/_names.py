@@ -21,7 +21,8 @@ def gguf_file(name: str | os.PathLike[str]) -> Path | None:
 def local_directory(name: str | os.PathLike[str]) -> Path | None:
     """The directory that `name` means, or None for a name on the hub.
 
-    Raises `FileNotFoundError` for a directory without a model, and for a name that can be neither.
+    Raises `FileNotFoundError` for a directory without a model, for a file, and for a name that can
+    be neither.
     """
     path = _expanded(name)
     if os.fspath(name) and path.is_dir():  # an empty name would be the current directory
@@ -30,9 +31,10 @@ def local_directory(name: str | os.PathLike[str]) -> Path | None:
                 f"{path} has no config.json: expected a model directory as save_pretrained makes it"
             )
         return path
-    if path.is_file():
+    if path.is_file() and path.suffix:  # a name without a suffix may be one on the hub, too
         raise FileNotFoundError(
-            f"{path} is a file, and no GGUF file: give that, a model directory or a name on the hub"
+            f"{path} is a file, and its name does not end in .gguf: give a GGUF file, a model "
+            "directory or a name on the hub"
         )
     if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", str(name)):
         raise FileNotFoundError(

@@ -52,7 +52,7 @@ def require_causal_stack(bridge: ReadableModel) -> None:
 def refuse_attention_to_later(
     bridge: ReadableModel, logits: Float[Tensor, "1 pos d_vocab"], largest: float
 ) -> None:
-    """Refuse a model whose `logits` of a few tokens change before a token that is replaced."""
+    """Raise `NotImplementedError` if `logits` of a few tokens change before a replaced token."""
     tokens, d_vocab = few_tokens(bridge), int(bridge.cfg.d_vocab)
     # A neighbour may be a special token as well, with nearly the same embedding.
     tokens[:, -1] = (tokens[:, -1] + d_vocab // 2) % d_vocab

@@ -102,8 +102,8 @@ def select_points(
     - `n_layers`: how many blocks the model has.
     - `points`: labels or indices (l stands for `r[l]`; negative indices count from the end, so -1
         is the last point), or a slice over the indices. `"input"` and `"final"` are the first and
-        the last point. Names of hooks stand for the points at which they are, such as
-        `blocks.2.hook_resid_post` for `3_pre`. All points by default.
+        the last point. So are names of their hooks: `blocks.3.hook_resid_pre`,
+        `blocks.3.hook_resid_mid`, and `hook_resid_post` of the last block. All points by default.
     - `every`: keep every n-th of these points, and always the last.
     - `include_input`: keep `0_pre`.
     - `incl_mid`: add the points inside the kept blocks.
@@ -143,15 +143,15 @@ def _label(point: int | str, between: list[str], order: list[str]) -> str:
         )
     if isinstance(point, str):
         point = _NAMES.get(point, point)
-        if hook := _HOOK_NAME.fullmatch(point):
-            layer, side = int(hook[1]), hook[2]
-            label = (
-                layer_label(layer + 1, len(between) - 1) if side == "post" else f"{layer}_{side}"
-            )
-            point = label if label in order else point
+        # Of other blocks, a hook may change what leaves one before it enters the next.
+        last = f"{len(between) - 2}_post"
+        named = _HOOK_NAME.fullmatch(point)
+        inside = f"{named[1]}_{named[2]}" if named else point
+        if named and inside in (*order, last):
+            return FINAL if inside == last else inside
         if point in order:
             return point
-        after = re.fullmatch(r"(\d+)_post", point)
+        after = re.fullmatch(r"(\d+)_post", inside)
         if after and int(after[1]) + 1 < len(between):
             raise ValueError(
                 f"unknown residual point {point!r}: what leaves block {after[1]} is "

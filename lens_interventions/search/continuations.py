@@ -106,8 +106,8 @@ def continuations(
 ) -> Continuations:
     """The continuations of `prompt` by `n` tokens and an ending; runs the prompt.
 
-    If there is a hook on the bridge, the whole text runs each time, because the hook may be made
-    for it.
+    The whole text runs each time if there is a hook on the bridge, which may be made for it, or if
+    the model fills no cache or has other rotary frequencies for longer texts.
 
     Raises `ValueError` if a hook is on the embedding, the final norm or the unembedding;
     `ValueError` and `NotImplementedError` in the cases of `readout` and `embedding`.

@@ -162,10 +162,10 @@ def test_loops_are_marked_after_characters_that_steer_a_terminal():
         def decode(self, ids, **_):
             return "".join(map(chr, ids))
 
-    row = torch.tensor([*map(ord, "\r\x1b\n"), *map(ord, "abcde" * 4)])
+    row = torch.tensor([*map(ord, "\r\x1b\n\x9b"), *map(ord, "abcde" * 4)])
     module = importlib.import_module("lens_interventions.cli.generate")
     text, _ = module._marked(Steering(), row)
-    assert text.plain == "␍␛\n⟲" + "abcde" * 4
+    assert text.plain == "␍␛\n␦⟲" + "abcde" * 4
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_loops_are_marked_after_characters_that_steer_a_terminal():
         ([*USUAL, "--top-p", "0.5"], "--top-p", 2),
         ([*USUAL, "--temperature", "1", "--top-p", "5"], "--top-p", 2),
         ([*USUAL, "--embedding", "lens"], "--embedding lens needs --lens", 2),
-        ([*USUAL, "--gate-on", "output"], "give --gate", 2),
+        ([*USUAL, "--gate-on", "output"], "--gate-on output needs --gate", 2),
         ([*USUAL, "--temperature", "-1"], "--temperature", 2),
         ([*USUAL, "--temperature", "1", "--top-p", "nan"], "less than or equal to 1, got 'nan'", 2),
         (["generate", "", "--layer", "1", "--strength", "0.1"], "the text is empty", 2),

@@ -168,3 +168,13 @@ def test_a_group_has_one_colour_in_all_views():
             colours.setdefault(trace.name, set()).add(trace.line.color)
     assert colours["group 1"] == {LINES[0]}
     assert all(len(found) == 1 for found in colours.values())
+
+
+def test_each_view_may_have_a_title_of_its_axis():
+    table = pd.DataFrame({"x": [0, 1], "y": [0.2, 0.4], "name": "a"})
+    axes = Axes("x", "y", "name", "x", {"first": "nats", "second": "a share"})
+    figure = curves({"first": table, "second": table}, axes)
+    titles = [b.args[1]["yaxis.title.text"] for b in figure.layout.updatemenus[0].buttons]
+    assert titles == ["nats", "a share"]
+    assert figure.layout.yaxis.title.text == "nats"
+    assert "a share: 0.4" in figure.data[1].text[1]

@@ -52,7 +52,7 @@ def test_a_field_of_what_is_no_jsonl_is_refused(tmp_path):
         ("broken.jsonl", b'{"text": "a"}\n{"text', "line 2 is not JSON"),
         ("other.jsonl", b'{"body": "a"}', "line 1: expected .* 'text', got the keys .'body'."),
         ("number.jsonl", b'{"text": 3}', "a string under 'text', got int there"),
-        ("deep.jsonl", b"[" * 100_000, "line 1 is not JSON"),
+        ("deep.jsonl", b"[" * 100_000, "line 1: its JSON is nested too deeply"),
         ("list.jsonl", b"[1]", "got list"),
     ],
 )

@@ -105,7 +105,7 @@ async function run() {
     });
   };
   const failed = (data) => {
-    shown = shown.then(() => (mine === asked ? fail(data) : undefined));
+    shown = shown.catch(() => {}).then(() => (mine === asked ? fail(data) : undefined));
   };
   const handlers = Object.entries(panels[panel]).map(([name, handler]) => [name, inTurn(handler, name)]);
   const whole = await ask(panel, { ...Object.fromEntries(handlers), error: failed, progress: progressed },

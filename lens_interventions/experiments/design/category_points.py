@@ -60,7 +60,7 @@ def category_points(
                     name=f"true − {'no patch' if minus == 'none' else minus}",
                     visible=view == owner[0],
                     customdata=[
-                        f"{row['category']}<br>{contrast_hover(row)}"
+                        f"{markup(row['category'])}<br>{contrast_hover(row)}"
                         for row in part.to_dict("records")
                     ],
                     hovertemplate="%{customdata}<extra></extra>",

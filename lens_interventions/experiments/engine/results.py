@@ -96,7 +96,10 @@ class Result:
         return next(iter(self.tables.values()))
 
     def figures(self) -> Figures:
-        """Plotly figures by name."""
+        """Plotly figures by name; those of a loaded result are read from its directory now.
+
+        Raises `FileNotFoundError` if they are no longer there.
+        """
         return self._draw(self.tables)
 
     def save(self, directory: Path) -> None:
@@ -185,7 +188,7 @@ def load_result(directory: str | Path) -> Result:
             for name in contents["tables"]
         }
         findings = tuple(map(_finding, contents["verdicts"]))
-        figures = StoredFigures(directory, tuple(contents["figures"]))
+        figures = StoredFigures(directory.absolute(), tuple(contents["figures"]))
     except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         raise RunDirectoryError(
             f"{directory} is damaged ({error}): run the experiment with this directory again, and "

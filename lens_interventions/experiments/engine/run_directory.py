@@ -243,8 +243,8 @@ def _agree(file: Path, header: Mapping[str, Any], presets: Mapping[str, Any]) ->
     differing = differences(header, there)
     if not differing:
         return
-    if {each.name for each in file.parent.iterdir() if each.name[0] != "."} == {SETTINGS}:
-        # The run stopped before its first unit, perhaps at a mistake in these settings.
+    if not any(each.is_file() and each.name[0] != "." for each in file.parent.rglob("*/*")):
+        # The run stopped before it measured anything, perhaps at a mistake in these settings.
         write_json(file, header)
         return
     here, held = _kind(header, presets), _kind(there, presets)

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ...drawing.colours import LINES
-from ...drawing.error_bars import error_bars, interval_hover
+from ...drawing.error_bars import error_bars
+from ...drawing.labels import counted, estimate_text
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
@@ -29,7 +30,7 @@ def draw(tables: Tables) -> Figures:
             Axes("place", "estimate", "part", AXIS, "change of log-probability, nats"),
             title="The requested last word along the sentence before it, by the lens",
         ),
-        "ends": _ends(tables["ends"]),
+        "ends": _ends(tables["ends"], tables["sentences"]),
     }
     if not tables["sources"].empty:  # there are none if all pairs of words differ in their lengths
         figures["sources"] = curves(
@@ -40,17 +41,18 @@ def draw(tables: Tables) -> Figures:
     return figures
 
 
-def _ends(rows: pd.DataFrame) -> "go.Figure":
+def _ends(rows: pd.DataFrame, sentences: pd.DataFrame) -> "go.Figure":
     import plotly.graph_objects as go
 
+    n_of = sentences["request"].value_counts()
     figure = go.Figure(
         go.Scatter(
             x=rows["estimate"].tolist(),
-            y=[f"{row['request']} (n = {row['n']})" for row in rows.to_dict("records")],
+            y=[f"{request}, {counted(n_of[request], 'sentence')}" for request in rows["request"]],
             mode="markers",
             marker={"size": 9, "color": LINES[0]},
             error_x=error_bars(rows, thickness=0.7, width=4),
-            text=[interval_hover(row["request"], row) for row in rows.to_dict("records")],
+            text=[f"{row['request']}<br>{estimate_text(row)}" for row in rows.to_dict("records")],
             hovertemplate="%{text}<extra></extra>",
         )
     )

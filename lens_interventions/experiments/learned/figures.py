@@ -70,7 +70,7 @@ def _materials(contrasts: pd.DataFrame) -> "go.Figure":
     figure.update_annotations(font={"size": 12})
     figure.update_yaxes(autorange="reversed", type="category")
     figure.update_xaxes(nticks=5)
-    figure.update_xaxes(title={"text": "change (below 0 is better)"}, row=n_rows)
+    figure.update_xaxes(title={"text": "nats, or as named<br>(below 0 is better)"}, row=n_rows)
     figure.update_layout(
         template=template("light"),
         title=heading("Change by source and material, reporting part"),
@@ -99,15 +99,22 @@ def _curves(rows: pd.DataFrame) -> "go.Figure":
         label: means[means["kind"] == kind]
         for label, kind in (("held-out text", "held-out"), ("text of the step", "step"))
     }
-    return curves(views, axes, title="Change of loss while the writes are trained (band: seeds)")
+    return curves(
+        views, axes, title="Change of loss while writes are trained (band: least and most)"
+    )
 
 
 def _categories(rows: pd.DataFrame) -> "go.Figure":
     """The true source minus no patch, and minus all its references, by kind of token and word."""
     return category_points(
-        {str(name): part for name, part in _as_losses(rows).groupby("division", sort=False)},
+        {
+            f"{name} (log-prob, sign turned)"
+            if not part["lower_is_better"].iloc[0]
+            else str(name): _as_losses(part)
+            for name, part in rows.groupby("division", sort=False)
+        },
         title="Change of loss by kind of token, reporting part",
-        y_title=BELOW_IS_BETTER,
+        y_title="change of loss, nats (below 0 is better)",
     )
 
 

@@ -1,6 +1,6 @@
 """Figures of the likeliest experiment, from its tables."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -21,16 +21,20 @@ def draw(tables: Tables) -> Figures:
     loops = ways.assign(estimate=ways["loop_share"], low=ways["loop_low"], high=ways["loop_high"])
     return {
         "likelihood": _by_length(
-            ways, "Who finds the likeliest sequence", "log-likelihood, nats per token", None
+            ways,
+            "Who finds the likeliest sequence",
+            {"title": {"text": "log-likelihood, nats per token"}},
         ),
-        "loops": _by_length(loops, "Sequences that end in a loop", "share", [-0.02, 1.02]),
+        "loops": _by_length(
+            loops,
+            "Sequences that end in a loop",
+            {"title": {"text": "share"}, "range": [-0.02, 1.02], "tickformat": ".0%"},
+        ),
     }
 
 
-def _by_length(
-    ways: pd.DataFrame, title: str, x_title: str, x_range: list[float] | None
-) -> "go.Figure":
-    """A row for each way; the lengths take turns."""
+def _by_length(ways: pd.DataFrame, title: str, x_axis: dict[str, Any]) -> "go.Figure":
+    """A row for each way; the lengths take turns. `x_axis` is as plotly takes it."""
     import plotly.graph_objects as go
 
     lengths = list(ways["length"].unique())[::-1]
@@ -57,11 +61,7 @@ def _by_length(
         height=140 + 34 * int(ways["way"].nunique()),
         margin={"l": 8, "r": 16, "t": 84, "b": 56},
         showlegend=False,
-        xaxis={
-            "title": {"text": x_title},
-            "range": x_range,
-            "tickformat": ".0%" if x_range else "",
-        },
+        xaxis=x_axis,
         yaxis={"automargin": True},
     )
     views: list[tuple[str, dict, dict]] = [

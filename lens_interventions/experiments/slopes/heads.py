@@ -1,6 +1,5 @@
 """Which heads would read a weak write of the true token, and what kind of heads they are."""
 
-import itertools
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING
 
@@ -264,12 +263,16 @@ def draw_heads(table: pd.DataFrame) -> "go.Figure":
 
 
 def _name_places(told: pd.DataFrame) -> dict[Hashable, str]:
-    """Where the names of heads stand: those that would cover each other move up and down."""
-    places = dict.fromkeys(told.index, "middle right")
-    ordered = told.sort_values("estimate")
-    reach = float(ordered["estimate"].abs().max())
-    for (low, below), (high, above) in itertools.pairwise(ordered.iterrows()):
-        near = abs(above["matching"] - below["matching"]) < 0.2
-        if near and above["estimate"] - below["estimate"] < 0.12 * reach:
-            places[low], places[high] = "bottom right", "top right"
+    """Where the names of heads stand: of some that would cover each other, at different heights."""
+    reach = float(told["estimate"].abs().max())
+    places = {}
+    for index, head in told.iterrows():
+        level, beside = (abs(told[name] - head[name]) for name in ("estimate", "matching"))
+        near = told["estimate"][(level < 0.12 * reach) & (beside < 0.2)]
+        if len(near) > 1 and index == near.idxmin():
+            places[index] = "bottom right"
+        elif len(near) > 1 and index == near.idxmax():
+            places[index] = "top right"
+        else:
+            places[index] = "middle right"
     return places

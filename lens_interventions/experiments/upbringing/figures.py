@@ -46,7 +46,7 @@ def _divergence(layers: pd.DataFrame) -> "go.Figure":
 def _layers(layers: pd.DataFrame) -> "go.Figure":
     of_all = layers[layers["scope"] == ALL]
     titles = {
-        "loss of the layer's guess": "nats per token",
+        "loss of the layer's guess": "nats a token",
         "share of top guesses that are right": "share of tokens",
     }
     parts = (of_all[of_all["measure"] == measure] for measure in (LOSS, RIGHT))
@@ -64,6 +64,6 @@ def _curves(rows: pd.DataFrame) -> "go.Figure":
     views["KL(final ‖ middle)"] = rows[(rows["measure"] == KL) & (rows["scope"] == ALL)]
     return curves(
         views,
-        Axes("step", "mean", "arm", "steps", "nats per token"),
+        Axes("step", "mean", "arm", "steps", "nats a token"),
         title=f"Held-out loss while small networks are trained, by arm {_SPREAD}",
     )

@@ -81,7 +81,7 @@ def draw_side_by_side(
     top = LINE * len(lines) + above + 18
     height = top + area[1] + below
     figure = go.Figure(layout={"template": template(theme)})
-    titles = (*names, _minus(names, across + LEFT, letter=9))
+    titles = (*names, _change_of(names, across + LEFT, letter=9))
     for axis, (panel, box, name, extent) in enumerate(
         zip(panels, boxes, titles, extents, strict=True)
     ):
@@ -150,10 +150,10 @@ def _reading(grid: Grid, names: tuple[str, str], size: CellSize) -> str:
     return f"{text} {reading(grid, size)}"
 
 
-def _minus(names: tuple[str, str], room: float, *, letter: float) -> str:
+def _change_of(names: tuple[str, str], room: float, *, letter: float, sign: str = "−") -> str:
     """What the third panel shows, by name if that fits into so many pixels."""
-    named = f"{names[1]} − {names[0]}"
-    return named if letter * len(named) <= room else "second − first"
+    named = f"{names[1]} {sign} {names[0]}"
+    return named if letter * len(named) <= room else f"second {sign} first"
 
 
 def _difference(first: Grid, second: Grid, *, names: tuple[str, str], height: float) -> Panel:
@@ -215,5 +215,5 @@ def _ticks(scale: Scale, limit: float) -> tuple[list[float], list[str]]:
 
 def _change(scale: Scale, names: tuple[str, str], height: float) -> str:
     unit = "1 + rank" if scale.unit == RANK else unit_title(scale.unit)
-    change = _minus(names, height - 7 * len(unit), letter=7)
-    return markup(f"{unit}, {change.replace(' − ', ' ÷ ') if scale.unit == RANK else change}")
+    sign = "÷" if scale.unit == RANK else "−"
+    return markup(f"{unit}, {_change_of(names, height - 7 * len(unit), letter=7, sign=sign)}")

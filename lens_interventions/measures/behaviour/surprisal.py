@@ -44,11 +44,11 @@ def bin_by(values: Real[Tensor, "batch pos"], edges: Sequence[float]) -> Bins:
     else:
         # A whole number reaches an edge if it reaches the next whole number. None reaches more.
         values, most = values.long(), 2**63 - 1
-        starts = [max(-most, math.ceil(edge)) for edge in edges if edge <= most]
+        starts = [max(-most - 1, math.ceil(edge)) for edge in edges if edge <= most]
     boundaries = torch.tensor(starts, dtype=values.dtype)
     index = torch.bucketize(values, boundaries, right=True)
-    between = [f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)]
-    labels = (f"below {edges[0]:g}", *between, f"{edges[-1]:g} and more")
+    between = [f"{low:.12g} to {high:.12g}" for low, high in itertools.pairwise(edges)]
+    labels = (f"below {edges[0]:.12g}", *between, f"{edges[-1]:.12g} and more")
     return Bins(torch.where(values.isnan(), -1, index).to(device), labels)
 
 

@@ -106,9 +106,14 @@ def test_a_live_bridge_and_a_loader_give_the_same(expected: Result) -> None:
     assert_same(run(example(), small_bridge()), expected)
 
 
-def test_kept_run_loads_as_it_was_returned(tmp_path: Path, expected: Result) -> None:
+def test_kept_run_loads_as_it_was_returned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: Result
+) -> None:
     result = run(example(), small_bridge, out=tmp_path / "new" / "run")
-    loaded = pickle.loads(pickle.dumps(load_result(tmp_path / "new" / "run")))
+    monkeypatch.chdir(tmp_path)
+    kept = pickle.dumps(load_result("new/run"))
+    monkeypatch.chdir("/")
+    loaded = pickle.loads(kept)
     assert_same(result, expected)
     assert_same(loaded, expected)
     assert loaded.header == result.header

@@ -49,6 +49,7 @@ def test_settings_may_be_corrected_before_anything_is_measured(tmp_path: Path) -
             small_bridge,
             out=tmp_path,
         )
+    (tmp_path / "files" / "table").mkdir(parents=True)  # made for a unit that keeps a file
     found = run(example(), small_bridge, out=tmp_path)
     assert load_result(tmp_path).settings == found.settings
     for rows in (tmp_path / "rows").rglob("*.parquet"):
@@ -105,7 +106,8 @@ def test_of_many_settings_that_differ_some_are_named(tmp_path: Path) -> None:
         return {**named, "settings": settings}
 
     with held_directory(tmp_path, header(0), {}):
-        (tmp_path / "files").mkdir()  # something has begun
+        (tmp_path / "files").mkdir()
+        (tmp_path / "files" / "begun").touch()
     with (
         pytest.raises(RunDirectoryError, match=r"settings\.s07: 1 here, 0 there\n  and 3 more$"),
         held_directory(tmp_path, header(1), {}),

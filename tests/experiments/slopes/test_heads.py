@@ -4,7 +4,7 @@ import itertools
 
 import pandas as pd
 
-from lens_interventions.experiments.slopes.heads import head_table, kind_table
+from lens_interventions.experiments.slopes.heads import _name_places, head_table, kind_table
 from tests.support.small_slopes import SMALL
 
 # Attention by prefix matching and to the previous token, and what the head does to the logit of the
@@ -65,3 +65,16 @@ def test_kinds_are_told_by_the_scores() -> None:
         "other": -5.0,
     }
     assert kinds["heads"].xs("keys", level="part").to_dict()["copy suppression"] == 2
+
+
+def test_names_of_heads_that_lie_close_stand_at_different_heights():
+    table = pd.DataFrame(
+        {"estimate": [0.50, 0.51, 0.52, -0.4, 0.51], "matching": [0.0, 0.01, 0.0, 0.0, 0.9]}
+    )
+    assert list(_name_places(table).values()) == [
+        "bottom right",
+        "middle right",
+        "top right",
+        "middle right",
+        "middle right",
+    ]

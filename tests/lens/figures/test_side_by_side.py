@@ -139,6 +139,7 @@ def test_names_are_text_and_not_markup(trajectory, statistic):
         ("next_rank", 24, ("a model of some size", "another"), "1 + rank, another ÷ a model"),
         ("next_rank", 4, ("a model of some size", "another"), "1 + rank, second ÷ first"),
         ("next_log_prob", 24, ("one", "two"), "log-prob, nats, two − one"),
+        ("next_rank", 24, ("b & c", "a − <i>"), "1 + rank, a − &lt;i&gt; ÷ b &amp; c"),
         ("entropy", 24, ("model " * 9, "the same, tuned"), "nats, second − first"),
     ],
 )
