@@ -57,7 +57,7 @@ def text(tmp_path: Path) -> Path:
         (("generate", "a", "--layer", 3, "--strength", 1), 2, "the model has blocks 0 to 2"),
         (("generate", "a", "--layer", 1, "--strength", "nan"), 2, "nan is not a finite number"),
         (("generate", "a", *PATCH, "--mode", "replace"), 2, "'replace' is not one of interpolate"),
-        (("generate", "a", *PATCH, "--embedding", "lens"), 2, "needs lens= to be an AffineLens"),
+        (("generate", "a", *PATCH, "--embedding", "lens"), 2, "--embedding lens needs --lens"),
         (("score", "--file", "TEXT", "--layer", 3, "--strength", 1), 2, "blocks 0 to 2"),
         (("score", "--file", "TEXT", *PATCH, "--context", 1), 2, "--context"),
         (("slopes", "--file", "TEXT", "--out", "x.html", "--scope", "some"), 2, "'some' is not"),

@@ -44,7 +44,7 @@ def draw(tables: Tables) -> Figures:
 def _ends(rows: pd.DataFrame, sentences: pd.DataFrame) -> "go.Figure":
     import plotly.graph_objects as go
 
-    n_of = sentences["request"].value_counts()
+    n_of = {name: len(part) for name, part in sentences.groupby("request")}
     figure = go.Figure(
         go.Scatter(
             x=rows["estimate"].tolist(),
