@@ -178,9 +178,9 @@ def _marked(tokenizer: Any, row: Any) -> "tuple[Text, str]":
 
 
 def _printable(text: str) -> str:
-    """As many characters, with pictures for those that steer a terminal.
+    """The text with a picture in place of each character that controls a terminal.
 
-    rich would leave some of these out, so that what follows them had another place.
+    rich drops some of these characters, which would shift everything after them.
     """
     pictures = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"}
     return text.translate(pictures | dict.fromkeys(range(0x7F, 0xA0), "␦"))

@@ -143,7 +143,7 @@ def _label(point: int | str, between: list[str], order: list[str]) -> str:
         )
     if isinstance(point, str):
         point = _NAMES.get(point, point)
-        # Of other blocks, a hook may change what leaves one before it enters the next.
+        # What leaves any other block may be changed by a hook before it enters the next one.
         last = f"{len(between) - 2}_post"
         named = _HOOK_NAME.fullmatch(point)
         inside = f"{named[1]}_{named[2]}" if named else point

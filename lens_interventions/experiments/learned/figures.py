@@ -106,13 +106,12 @@ def _curves(rows: pd.DataFrame) -> "go.Figure":
 
 def _categories(rows: pd.DataFrame) -> "go.Figure":
     """The true source minus no patch, and minus all its references, by kind of token and word."""
+    views = {}
+    for name, part in rows.groupby("division", sort=False):
+        turned = not part["lower_is_better"].iloc[0]
+        views[f"{name} (log-prob, sign turned)" if turned else str(name)] = _as_losses(part)
     return category_points(
-        {
-            f"{name} (log-prob, sign turned)"
-            if not part["lower_is_better"].iloc[0]
-            else str(name): _as_losses(part)
-            for name, part in rows.groupby("division", sort=False)
-        },
+        views,
         title="Change of loss by kind of token, reporting part",
         y_title="change of loss, nats (below 0 is better)",
     )

@@ -190,7 +190,7 @@ def _group_colour(family: str) -> str:
 
 
 def _line_colour(family: str, families: Sequence[str]) -> str:
-    """Those of `_group_colour`; families that it leaves grey have others, as long as there are."""
+    """The colour of `_group_colour`; a family that is grey there gets one that is still free."""
     grey = [each for each in families if _group_colour(each) == EITHER_INK]
     if family not in grey or grey.index(family) >= len(LINES[2:]):
         return _group_colour(family)

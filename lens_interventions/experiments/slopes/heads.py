@@ -263,7 +263,7 @@ def draw_heads(table: pd.DataFrame) -> "go.Figure":
 
 
 def _name_places(told: pd.DataFrame) -> dict[Hashable, str]:
-    """Where the names of heads stand: of some that would cover each other, at different heights."""
+    """Where each name stands: names that would cover each other stand at different heights."""
     reach = float(told["estimate"].abs().max())
     places = {}
     for index, head in told.iterrows():
