@@ -35,6 +35,8 @@ LARGEST = 600_000
 # default, is a fifth of the time that importing takes.
 RARELY = "--IPKernelApp.exec_lines=import gc; gc.set_threshold(100_000)"
 
+EMPTIED = "%reset -f\nimport torch\ntorch.set_grad_enabled(True)\ndel torch"
+
 RENDERER, PLOTLY = "plotly_mimetype", "application/vnd.plotly.v1+json"
 FIGURES = {"image/png", PLOTLY}
 
@@ -45,11 +47,18 @@ def read(path):
     return nbformat.read(path, as_version=4)
 
 
-def run(notebook):
-    """In a kernel of its own, in the folder of the notebooks; an error in a cell is raised."""
+def run(*notebooks):
+    """One after the other, in the folder of the notebooks; an error in a cell is raised.
+
+    All in one kernel, as most of the time to start one goes into imports. Each finds it empty, with
+    torch as at the start.
+    """
     where = {"metadata": {"path": str(FOLDER)}}
+    joined = nbformat.v4.new_notebook(metadata=notebooks[0].metadata)
+    for notebook in notebooks:
+        joined.cells += [*notebook.cells, nbformat.v4.new_code_cell(EMPTIED)]
     NotebookClient(
-        notebook,
+        joined,
         timeout=1800,
         kernel_name="python3",
         record_timing=False,
@@ -128,19 +137,22 @@ def test_there_are_notebooks():
     assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04"]
 
 
-def needs_lens(path):
-    return "default_affine_lens" in path.read_text()
+@pytest.fixture(scope="module")
+def just_run(default_bridge):
+    """Every notebook with what it shows now, by its path."""
+    # On a new machine the first cells would show how model and lens are made.
+    li.default_affine_lens(default_bridge, progress=False)
+    notebooks = {path: read(path) for path in NOTEBOOKS}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PLOTLY_RENDERER", RENDERER)
+        run(*notebooks.values())
+    return notebooks
 
 
 @pytest.mark.long
 @each
-def test_it_runs_and_shows_what_is_stored(path, monkeypatch, default_bridge):
-    # On a new machine the first cells would show how model and lens are made.
-    if needs_lens(path):
-        li.default_affine_lens(default_bridge, progress=False)
-    stored, fresh = read(path), read(path)
-    monkeypatch.setenv("PLOTLY_RENDERER", RENDERER)
-    run(fresh)
+def test_it_runs_and_shows_what_is_stored(path, just_run):
+    stored, fresh = read(path), just_run[path]
     # What a model measures may round otherwise on another machine.
     assert kinds(fresh) == kinds(stored)
     assert from_results(fresh) == from_results(stored)
