@@ -14,6 +14,7 @@ from ..lens.recorded_streams import RecordedStreams
 from ..lens.statistics import STATISTICS, Statistic, drawn
 from ..lens.trajectory import Trajectory
 from ..model.exclusive import exclusive_use
+from ..model.hooks import hooked
 from ..model.points import point_labels
 from ..model.residuals import residual_chunks
 from ..model.tokens import token_batch
@@ -146,8 +147,7 @@ def _record(
     labels = point_labels(int(bridge.cfg.n_layers))
     with exclusive_use(bridge), ExitStack() as stack:
         if patch is not None:
-            hooks = patch.fwd_hooks(bridge, batch.tokens)
-            stack.enter_context(bridge.hooks(fwd_hooks=hooks))
+            stack.enter_context(hooked(bridge, patch.fwd_hooks(bridge, batch.tokens)))
         # A text this short is one chunk.
         ((_, streams),) = residual_chunks(bridge, batch, labels)
     return RecordedStreams(batch, {label: stream.clone() for label, stream in streams.items()})

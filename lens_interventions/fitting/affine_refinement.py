@@ -83,7 +83,7 @@ def refine_affine_lens(
     precision, if a hook is on the final norm or the unembedding, or inside `torch.inference_mode`;
     `TypeError` if one of these numbers or the seed is not a whole number, or `lens` is none.
     """
-    require_gradients("refine_affine_lens")
+    require_gradients("refine_affine_lens", bridge)
     require_instance("lens", lens, AffineLens)
     require_counts(steps=steps, batch=batch, held_out=held_out, patience=patience)
     require_counts(evaluate_every=evaluate_every)

@@ -75,7 +75,7 @@ def linear_ceiling(
     expected, or layers that are no list of whole numbers; `NotImplementedError` if the two streams
     do not fit the model.
     """
-    require_gradients("linear_ceiling")
+    require_gradients("linear_ceiling", bridge)
     layers = tuple(sorted(chosen_layers(layers, int(bridge.cfg.n_layers))))
     length = piece_length(bridge, max_length)
     require_counts(least=0, first_position=first_position)

@@ -7,11 +7,12 @@ returns.
 
 import functools
 import inspect
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import nn
@@ -24,16 +25,40 @@ Returned = TypeVar("Returned")
 # By the model inside, so that several bridges of one model share a lock.
 _locks: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 _making_one = threading.Lock()
+# Models of a forked process that another thread was running, and will never let go.
+_stuck: WeakSet[nn.Module] = WeakSet()
+
+
+def _after_fork() -> None:
+    """Of all threads, only the one that forked exists in the child."""
+    global _making_one
+    _making_one = threading.Lock()
+    for model, lock in list(_locks.items()):
+        if lock.acquire(blocking=False):
+            lock.release()
+        else:
+            _stuck.add(model)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @contextmanager
 def exclusive_use(bridge: ReadableModel) -> Iterator[None]:
     """Hold a model's lock: other threads wait, and this thread may enter again.
 
-    Raises `ValueError` under `torch.device("meta")`, where no model can run.
+    Raises `ValueError` under `torch.device("meta")`, where no model can run, and `RuntimeError` if
+    the process was forked while another thread ran the model.
     """
+    model = inner_model(bridge)
+    if model in _stuck:
+        raise RuntimeError(
+            "this process was forked while another thread ran the model, whose copy here is stuck "
+            'in that run: load a model in this process, or start it by "spawn"'
+        )
     with _making_one:
-        lock = _locks.setdefault(inner_model(bridge), threading.RLock())
+        lock = _locks.setdefault(model, threading.RLock())
     with lock:
         if torch.empty(0).is_meta:
             raise ValueError(

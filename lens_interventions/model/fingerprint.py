@@ -1,6 +1,7 @@
 """Hashes that distinguish the weights of different models."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,18 @@ from .other_weights import name_of_weights
 # A parameter is summed in this many stretches of neighbours, and of every so many numbers, a prime:
 # parts that are exchanged within a stretch change their places among those.
 _STRETCHES, _EVERY = 64, 8191
+
+_PRINTED: dict[str, Any] = {
+    "edgeitems": 3,
+    "linewidth": 75,
+    "suppress": False,
+    "sign": "-",
+    "floatmode": "maxprec",
+    "nanstr": "nan",
+    "infstr": "inf",
+    "formatter": {},
+    "legacy": False,
+}
 
 
 @exclusive
@@ -75,7 +88,8 @@ def unembedding_hash(bridge: ReadableModel) -> str:
         for axis, size in enumerate(matrix.shape):
             shown = torch.arange(size, device=matrix.device)
             matrix = matrix.index_select(axis, torch.cat([shown[:-3][:4], shown[-3:]]))
-    with np.printoptions(threshold=threshold):
+    # numpy's defaults, whatever the user has set.
+    with np.printoptions(**_PRINTED, threshold=threshold):
         text = np.array_str(matrix.float().cpu().numpy(), precision=1)
     return hashlib.sha256(text.encode()).hexdigest()
 

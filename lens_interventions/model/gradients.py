@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -15,10 +16,20 @@ _holders = WeakIdKeyDictionary()
 _changing = threading.Lock()
 
 
-def require_gradients(caller: str) -> None:
-    """Raise `ValueError` inside `torch.inference_mode`, where nothing can be differentiated."""
+def require_gradients(caller: str, bridge: TransformerBridge) -> None:
+    """Raise `ValueError` inside `torch.inference_mode`, and for a model that was loaded there."""
     if torch.is_inference_mode_enabled():
         raise ValueError(f"{caller} needs gradients: leave torch.inference_mode")
+    if any(parameter.is_inference() for parameter in _parameters(bridge)):
+        raise ValueError(
+            f"{caller} needs gradients, and the model was loaded inside torch.inference_mode, so "
+            "its weights cannot take part in any: load it outside"
+        )
+
+
+def _parameters(bridge: TransformerBridge) -> list[nn.Parameter]:
+    modules = (bridge, bridge.original_model)
+    return list({id(p): p for module in modules for p in module.parameters()}.values())
 
 
 @contextmanager
@@ -27,14 +38,7 @@ def frozen(bridge: TransformerBridge) -> Iterator[None]:
 
     The flags of parameters that two models share come back when the last `with` block ends.
     """
-    modules = (bridge, bridge.original_model)
-    parameters = {id(p): p for module in modules for p in module.parameters()}.values()
-    if any(parameter.is_inference() for parameter in parameters):
-        raise ValueError(
-            "the model was loaded inside torch.inference_mode, and its weights cannot take part in "
-            "gradients: load it outside"
-        )
-    holder = object()
+    parameters, holder = _parameters(bridge), object()
 
     def give_back() -> None:
         with _changing:

@@ -162,21 +162,45 @@ def _is_of(hook: object, packages: Sequence[str]) -> bool:
     return str(getattr(hook, "__module__", None)).partition(".")[0] in packages
 
 
-# No hook context of TransformerLens has this level, so only hooks made here are removed.
-_LEVEL = -1
+def _taking_off(points: Iterable[HookPoint]) -> Callable[[], None]:
+    """What takes off the forward hooks that are put on some points from now on."""
+    found = [(point, list(point.fwd_hooks), set(point._forward_hooks)) for point in points]
+
+    def take_off() -> None:
+        for point, handles, keys in found:
+            # Not by the handles: an interrupt may come after torch has a hook and before
+            # TransformerLens has its handle.
+            for key in set(point._forward_hooks) - keys:
+                del point._forward_hooks[key]
+            point.fwd_hooks[:] = handles
+
+    return take_off
+
+
+@contextmanager
+def hooked(bridge: ReadableModel, hooks: Sequence[Hook]) -> Iterator[None]:
+    """`bridge.hooks(fwd_hooks=hooks)`, of which an interrupt leaves nothing behind."""
+    level, take_off = bridge.context_level, _taking_off(bridge.hook_points())
+
+    def put_back() -> None:
+        take_off()
+        bridge.context_level = level
+
+    try:
+        with bridge.hooks(fwd_hooks=list(hooks)):
+            yield
+    except BaseException:
+        restore(put_back)
+        raise
 
 
 @contextmanager
 def temporary_hooks(hooks: Sequence[tuple[HookPoint, HookFunction]]) -> Iterator[None]:
     """Hooks for the duration. `TransformerBridge.hooks` looks up names for over a millisecond."""
-
-    def take_off() -> None:
-        for point, _ in hooks:
-            point.remove_hooks("fwd", level=_LEVEL)
-
+    take_off = _taking_off([point for point, _ in hooks])
     try:
         for point, hook_fn in hooks:
-            point.add_hook(hook_fn, level=_LEVEL)
+            point.add_hook(hook_fn)
         yield
     finally:
         restore(take_off)
@@ -281,7 +305,7 @@ def capture(
 
     hooks = [(name, fn) for name in names for fn in (keep(captured, name), stop_after_all)]
     # A bridge itself catches what ends a run.
-    with bridge.hooks(fwd_hooks=hooks), suppress(StopAtLayerException):
+    with hooked(bridge, hooks), suppress(StopAtLayerException):
         # The model's own cache stays on, since TransformerLens 4.3 cannot run OLMo 2 in half
         # precision without it.
         bridge(tokens, **forward)

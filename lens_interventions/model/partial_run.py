@@ -17,7 +17,7 @@ from transformers import Cache
 from .attention_cache import as_argument
 from .attention_masks import additive_masks
 from .capabilities import blocks_return_tuples
-from .hooks import Hook, has_temporary_hooks, stop, without_hooks
+from .hooks import Hook, has_temporary_hooks, hooked, stop, without_hooks
 from .points import FINAL, hook_name
 from .readout import refuse_readout_hooks
 from .replaced_forwards import replaced_forwards
@@ -125,7 +125,7 @@ def _run(
         without_hooks(_of_embeddings(bridge)),
         only_blocks_from(bridge, layer),
         _entering(bridge.blocks[layer], resid),
-        bridge.hooks(fwd_hooks=[*fwd_hooks, (last, stop)]),
+        hooked(bridge, [*fwd_hooks, (last, stop)]),
     ):
         return bridge(resid, **inputs)
 

@@ -15,6 +15,7 @@ from .capabilities import few_tokens, recall
 from .causal_stack import refuse_attention_to_later, require_causal_stack
 from .exclusive import exclusive
 from .hooks import (
+    hooked,
     hooked_modules,
     keep,
     require_hooks,
@@ -268,7 +269,7 @@ def _tried_to_read(bridge: ReadableModel) -> bool:
     final = hook_name(FINAL, int(bridge.cfg.n_layers))
     require_hooks(bridge, [final])
     with torch.no_grad(), without_hooks(bridge.hook_points()):
-        with bridge.hooks(fwd_hooks=[(final, lambda resid, hook: last.append(resid))]):
+        with hooked(bridge, [(final, lambda resid, hook: last.append(resid))]):
             logits = bridge(few_tokens(bridge)).float()
         if len(last) > 1:
             raise NotImplementedError(

@@ -246,8 +246,11 @@ def _as_rows(ids: Sequence) -> list:
 
 def _id_row(row: Sequence[int] | np.ndarray | Tensor) -> Tensor:
     try:
-        # Torch reads no array backwards, and warns of one that cannot be written to.
-        ids = torch.as_tensor(row.copy() if isinstance(row, np.ndarray) else row)
+        # Torch reads no array backwards or of another byte order, and warns of one that cannot be
+        # written to. The type makes a copy.
+        ids = torch.as_tensor(
+            row.astype(row.dtype.newbyteorder("=")) if isinstance(row, np.ndarray) else row
+        )
     except (TypeError, ValueError, RuntimeError):  # no numbers, or too large ones
         ids = torch.empty(0)
     if ids.ndim != 1 or ids.numel() == 0 or ids.is_floating_point() or ids.dtype == torch.bool:

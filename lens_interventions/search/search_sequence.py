@@ -97,7 +97,7 @@ def search_sequence(
     embedding than multiply it; `TypeError` if `start`, `n_tokens`, `budget` or `seed` is not of
     integers.
     """
-    require_gradients("search_sequence")
+    require_gradients("search_sequence", bridge)
     options = SearchOptions() if options is None else options
     require_instance("options", options, SearchOptions)
     n_tokens = operator.index(n_tokens)

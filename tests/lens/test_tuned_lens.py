@@ -1,5 +1,6 @@
 """Lenses from elsewhere, against files written in their format and their own readouts."""
 
+import numpy as np
 import pytest
 import torch
 from transformer_lens.tools.analysis import JacobianLens
@@ -41,6 +42,21 @@ def test_a_tuned_lens_is_refused_on_other_weights(tmp_path):
     logit_lens(shared_bridge("llama"), TOKENS, lens=lens)
     with pytest.raises(ValueError, match=r"3 layers of width 32 .* 2 layers of width 32"):
         logit_lens(tiny_bridge("llama", num_hidden_layers=2), TOKENS, lens=lens)
+
+
+def test_a_tuned_lens_is_known_whatever_numpy_is_to_print(tmp_path):
+    bridge = shared_bridge("llama")
+    write_checkpoint(tmp_path / "lens", bridge)
+    lens = load_tuned_lens(tmp_path / "lens")
+    for options in (
+        {"edgeitems": 30, "linewidth": 1000},
+        {"legacy": "1.13"},
+        {"floatmode": "fixed"},
+        {"sign": "+"},
+        {"formatter": {"float_kind": "{:.3f}".format}},
+    ):
+        with np.printoptions(**options):
+            logit_lens(bridge, TOKENS, lens=lens)
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path, monkeypatch):

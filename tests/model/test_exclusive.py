@@ -3,6 +3,8 @@
 import ast
 import copy
 import gc
+import multiprocessing
+import os
 import re
 import sys
 import threading
@@ -50,6 +52,46 @@ def in_threads(work):
 
     with ThreadPoolExecutor(N_THREADS) as pool:
         return list(pool.map(begin, range(N_THREADS), timeout=300))
+
+
+def said_by_a_child(bridge, sender):
+    try:
+        CALLS["lens"](bridge, TEXTS[0])
+        sender.send("it ran")
+    except RuntimeError as error:
+        sender.send(str(error))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows forks no process")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_process_that_was_forked_in_the_middle_of_a_run_is_told():
+    """It holds a copy of the lock, and nobody who gives it back."""
+    running, free = shared_bridge("llama"), shared_bridge("gpt2")
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    forked = multiprocessing.get_context("fork").Process
+    with exclusive_use(free):  # by the thread that forks
+        held, done = threading.Event(), threading.Event()
+
+        def hold():
+            with exclusive_use(running):
+                held.set()
+                done.wait(60)
+
+        other = threading.Thread(target=hold)
+        other.start()
+        held.wait(60)
+        said = []
+        for bridge in (running, free):
+            child = forked(target=said_by_a_child, args=(bridge, sender))
+            child.start()
+            said.append(receiver.recv() if receiver.poll(60) else "nothing")
+            child.kill()
+            child.join()
+        done.set()
+        other.join()
+    assert re.search(r"forked while another thread ran the model.*spawn", said[0])
+    assert said[1] == "it ran"
+    CALLS["lens"](running, TEXTS[0])
 
 
 @pytest.mark.usefixtures("many_switches")

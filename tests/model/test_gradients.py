@@ -5,6 +5,7 @@ import torch
 
 import lens_interventions as li
 from tests.support.corpora import random_texts
+from tests.support.tiny import tiny_bridge
 
 PATCH = li.NextTokenPatch(layer=1, strength=0.1)
 TEXTS = [text.tolist() for text in random_texts(8)]
@@ -16,7 +17,7 @@ def refine_affine_lens(bridge):
     li.refine_affine_lens(bridge, lens, TEXTS, progress=False)
 
 
-@pytest.mark.parametrize(
+what_needs_gradients = pytest.mark.parametrize(
     ("caller", "call"),
     [
         ("slope_map", lambda bridge: li.slope_map(bridge, TEXTS)),
@@ -36,7 +37,28 @@ def refine_affine_lens(bridge):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
+
+
+@what_needs_gradients
 def test_inference_mode_is_refused_by_what_needs_gradients(llama, caller, call):
     message = rf"^{caller} needs gradients: leave torch\.inference_mode$"
     with torch.inference_mode(), pytest.raises(ValueError, match=message):
         call(llama)
+
+
+@pytest.fixture(scope="module")
+def loaded_in_inference_mode():
+    with torch.inference_mode():
+        return tiny_bridge("llama")
+
+
+@what_needs_gradients
+def test_a_model_that_was_loaded_in_inference_mode_is_refused_and_left_alone(
+    loaded_in_inference_mode, caller, call
+):
+    bridge = loaded_in_inference_mode
+    before = [parameter.requires_grad for parameter in bridge.original_model.parameters()]
+    message = rf"^{caller} needs gradients, and the model was loaded inside torch\.inference_mode"
+    with pytest.raises(ValueError, match=message):
+        call(bridge)
+    assert [p.requires_grad for p in bridge.original_model.parameters()] == before

@@ -1,5 +1,6 @@
 """What was changed for a while is put back, though an interrupt comes while that is done."""
 
+import ast
 import linecache
 import sys
 from contextlib import contextmanager
@@ -10,10 +11,11 @@ import torch
 from lens_interventions.model import restoration
 from lens_interventions.model.bypass import Unwrapping
 from lens_interventions.model.gradients import frozen
-from lens_interventions.model.hooks import temporary_hooks, without_hooks
+from lens_interventions.model.hooks import hooked, temporary_hooks, without_hooks
 from lens_interventions.model.other_weights import attention_inputs, matrix, other_weights
 from lens_interventions.model.replaced_forwards import replaced_forwards
 from tests.support.clean import left_as_found
+from tests.support.pages import ROOT
 from tests.support.tiny import shared_bridge
 
 
@@ -22,6 +24,8 @@ def other_attention(bridge):
     return other_weights(bridge, {module: 2 * matrix(module) for module in modules}, "twice")
 
 
+TWO_HOOKS = [(f"blocks.{n}.hook_resid_pre", lambda x, hook: 2 * x) for n in (0, 1)]
+
 CHANGES = {
     "modules": lambda bridge: Unwrapping(bridge)(),
     "forwards": lambda bridge: replaced_forwards(
@@ -29,21 +33,33 @@ CHANGES = {
     ),
     "weights": other_attention,
     "hooks on": lambda bridge: temporary_hooks(
-        [(bridge.hook_dict[f"blocks.{n}.hook_resid_pre"], lambda x, hook: 2 * x) for n in (0, 1)]
+        [(bridge.hook_dict[name], hook) for name, hook in TWO_HOOKS]
     ),
     "hooks off": lambda bridge: without_hooks(bridge.hook_points()),
     "gradients": frozen,
 }
 
 
+# How TransformerLens puts hooks on and takes them off.
+HOOKING = {"_hooks_context", "add_hook_to_point", "_remove_temporary_hook", "add_hook"}
+
+
+def called_by_restore(frame):
+    return frame.f_back.f_code.co_filename == restoration.__file__
+
+
+def puts_on_hooks(frame):
+    return frame.f_code.co_name in HOOKING
+
+
 @contextmanager
-def interrupted_at(number):
-    """An interrupt before a line, counted from 0, of what `restore` calls; whether it came."""
+def interrupted_at(number, within):
+    """An interrupt before a line, counted from 0, of some functions; whether it came."""
     seen, came = 0, []
 
     def follow(frame, event, _argument):
         nonlocal seen
-        if event == "call" and frame.f_back.f_code.co_filename != restoration.__file__:
+        if event == "call" and not within(frame):
             return None
         # Python traces the first line of a with block again on the way out, where it looks for
         # no interrupts.
@@ -65,8 +81,8 @@ def interrupted_at(number):
         sys.settrace(before)
 
 
-@pytest.mark.parametrize("what", CHANGES)
-def test_an_interrupt_on_the_way_back_leaves_the_model_as_it_was(what):
+def lines_at_which_the_model_is_left_as_it_was(change, within):
+    """After an interrupt before each line, with hooks of the user on the model; their number."""
     bridge = shared_bridge("llama", dtype=torch.float32)
     with bridge.hooks(
         fwd_hooks=[(f"blocks.{n}.hook_resid_post", lambda x, hook: x + 1) for n in (0, 1)]
@@ -74,7 +90,37 @@ def test_an_interrupt_on_the_way_back_leaves_the_model_as_it_was(what):
         lines = 0
         came = [None]
         while came:
-            with left_as_found(bridge), interrupted_at(lines) as came, CHANGES[what](bridge):
+            level = bridge.context_level
+            with left_as_found(bridge), interrupted_at(lines, within) as came, change(bridge):
                 pass
+            assert bridge.context_level == level
             lines += 1
-    assert lines > 1
+    return lines
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_an_interrupt_on_the_way_back_leaves_the_model_as_it_was(what):
+    assert lines_at_which_the_model_is_left_as_it_was(CHANGES[what], called_by_restore) > 1
+
+
+HOOKED = {
+    "by name": lambda bridge: hooked(bridge, TWO_HOOKS),
+    "by point": CHANGES["hooks on"],
+}
+
+
+@pytest.mark.parametrize("how", HOOKED)
+def test_an_interrupt_while_hooks_are_put_on_or_taken_off_leaves_none_on(how):
+    """Also after torch has one and before TransformerLens knows of it."""
+    assert lines_at_which_the_model_is_left_as_it_was(HOOKED[how], puts_on_hooks) > 10
+
+
+def test_the_library_puts_on_all_its_hooks_in_such_a_way():
+    """`bridge.hooks` itself leaves hooks on if an interrupt comes while it takes them off."""
+    found = []
+    for file in sorted((ROOT / "lens_interventions").rglob("*.py")):
+        calls = [node for node in ast.walk(ast.parse(file.read_text())) if type(node) is ast.Call]
+        for call in calls:
+            if isinstance(call.func, ast.Attribute) and call.func.attr in ("hooks", "add_hook"):
+                found.append((file.name, call.func.attr))
+    assert sorted(found) == [("hooks.py", "add_hook"), ("hooks.py", "hooks")]

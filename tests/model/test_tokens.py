@@ -69,6 +69,7 @@ def test_padding_goes_to_one_end_and_none_is_left_over(side, tokens, mask):
         [[4, 5, 6]],
         [np.array([4, 5, 6])],
         [np.array([6, 5, 4])[::-1]],
+        [np.array([4, 5, 6], dtype=">i4")],
         torch.tensor([4, 5, 6]),
         torch.tensor([[4, 5, 6]]),
     ],

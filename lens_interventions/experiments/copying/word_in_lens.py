@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...lens.logit_lens import logit_lens
+from ...model.hooks import hooked
 from ..design.conditions import Arm, PatchSettings
 from ..design.copy_rows import Patch, numbers, parse, rows_of, table_of
 from ..design.sequences import TokenSequence
@@ -52,7 +53,7 @@ def _top_by_point(
     (patch,) = settings.patches(bridge, [arm])
     seeds = torch.tensor(numbers(texts))
     hooks = patch.fwd_hooks(bridge, tokens, attention_mask=mask, text_seeds=seeds) if patch else []
-    with bridge.hooks(fwd_hooks=hooks):
+    with hooked(bridge, hooks):
         trajectory = logit_lens(bridge, tokens, attention_mask=mask, positions=-1, top_k=1)
     top = trajectory.top_ids[:, :, 0, 0] == torch.tensor(words)
     return top.T

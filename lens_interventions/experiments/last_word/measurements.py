@@ -16,6 +16,7 @@ from ...intervention.generation.generate import generate
 from ...lens.distributions import log_probs_of
 from ...lens.logit_lens import logit_lens
 from ...model.chat import chat_tokens
+from ...model.hooks import hooked
 from ...model.points import FINAL
 from ...model.precision import as_double
 from ...model.readout import readout
@@ -145,7 +146,7 @@ def measure_sources(
                 tensor[:, place] = resid[:, place]
                 return tensor
 
-            with bridge.hooks(fwd_hooks=[(f"blocks.{layer}.hook_resid_pre", exchange)]):
+            with hooked(bridge, [(f"blocks.{layer}.hook_resid_pre", exchange)]):
                 (final,) = residuals(bridge, _batch(bridge, ids), [FINAL])
             rows.append(
                 {

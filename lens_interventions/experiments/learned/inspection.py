@@ -12,7 +12,7 @@ from ...drawing.labels import visible
 from ...intervention.learned_write import LearnedWrite
 from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from ...model.embedding import embedding
-from ...model.hooks import keep, missing_hooks
+from ...model.hooks import hooked, keep, missing_hooks
 from ...model.readout import readout
 from ..design.kept_writes import decoded_write
 from ..design.sequences import TokenSequence
@@ -199,7 +199,7 @@ def _last_patterns(
         return pattern[rows, :, lengths - 1].float()
 
     places = [(f"blocks.{layer}.attn.hook_pattern", keep(kept, layer, of_last)) for layer in layers]
-    with bridge.hooks(fwd_hooks=[*hooks, *places]):
+    with hooked(bridge, [*hooks, *places]):
         bridge(tokens, return_type=None)
     return [kept[layer] for layer in layers]
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...model.hooks import Hook, change_layers, keep, last_logits_only
+from ...model.hooks import Hook, change_layers, hooked, keep, last_logits_only
 from ...model.points import hook_name
 from ..known_text import KnownText, select_rows
 from ..unpatched import with_unpatched
@@ -51,7 +51,7 @@ class RecomputingDecoder:
                 alone = with_unpatched(self._bridge, alone, patches)
             captured: dict[str, Tensor] = {}
             hooks = self._hooks(alone, self._patches.keep(index), captured)
-            with self._bridge.hooks(fwd_hooks=hooks):
+            with hooked(self._bridge, hooks):
                 found = self._bridge(alone.tokens, **last_only)
             logits.append(found[:, -1])
             streams.append(captured)

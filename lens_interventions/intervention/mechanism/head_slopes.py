@@ -75,7 +75,7 @@ def head_slopes(
     keys, values or attention patterns have no hooks; `OSError` if the file cannot be written, or
     another process is writing it. Warns if no text has one of the positions that the patch names.
     """
-    require_gradients("head_slopes")
+    require_gradients("head_slopes", bridge)
     length = piece_length(bridge, max_length)
     sources, names = compared_sources(patch, sources)
     by_scope = scopes_by_name(scopes)

@@ -109,7 +109,7 @@ def slope_map(
     `NotImplementedError` if the two streams do not fit the model; `OSError` if the file cannot be
     written, or another process is writing it.
     """
-    require_gradients("slope_map")
+    require_gradients("slope_map", bridge)
     length = piece_length(bridge, max_length)
     names = {
         "sources": function_names("sources", sources, (*source_names(), "final_guess")),

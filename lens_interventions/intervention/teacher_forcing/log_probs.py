@@ -88,7 +88,7 @@ def teacher_forced_log_probs(
     Warns if no text has one of the positions that a patch names.
     """
     if enable_grad:
-        require_gradients("enable_grad=True")
+        require_gradients("enable_grad=True", bridge)
     with torch.set_grad_enabled(enable_grad), share_shown("teacher forcing", shown=progress):
         batch, aligned, passes = _planned(
             bridge,
@@ -177,7 +177,7 @@ def teacher_forced_logits(
     positions that a patch names.
     """
     if enable_grad:
-        require_gradients("enable_grad=True")
+        require_gradients("enable_grad=True", bridge)
     with torch.set_grad_enabled(enable_grad), share_shown("teacher forcing", shown=progress):
         batch, aligned, passes = _planned(
             bridge,

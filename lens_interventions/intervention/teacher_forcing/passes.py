@@ -17,7 +17,7 @@ from ..._counter_random import random_bits
 from ..._progress import steps
 from ...model.argument_types import require_whole_numbers
 from ...model.fast_linears import fast_blocks
-from ...model.hooks import Hook, has_user_hooks
+from ...model.hooks import Hook, has_user_hooks, hooked
 from ...model.partial_run import BLOCK_ROWS, refuse_late_hooks
 from ...model.points import layer_label
 from ...model.readout import readout, refuse_readout_hooks
@@ -121,7 +121,7 @@ class TextPasses:
         n_rows = sum(text.tokens.numel() for text in self.texts) * len(self.patches)
         # A bridge looks its names up even where there is no hook to put on.
         with (
-            self.bridge.hooks(fwd_hooks=hooks) if hooks else nullcontext(),
+            hooked(self.bridge, hooks) if hooks else nullcontext(),
             fast_blocks(self.bridge, n_rows),
         ):
             for text, skip in steps(list(zip(self.texts, self.skip, strict=True))):

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...model.hooks import change_layers, last_logits_only
+from ...model.hooks import change_layers, hooked, last_logits_only
 from ..bound_patch import BoundPatch
 from ..generation.decoder import decoder
 from ..generation.patch_batch import PatchBatch
@@ -46,7 +46,7 @@ def recomputed_steps(
     last_only = last_logits_only(bridge)
     for known in _growing(text, len(patches)):
         patched = partial(batch, position=known.column_positions(), text=known)
-        with bridge.hooks(fwd_hooks=change_layers(batch.layers, patched)):
+        with hooked(bridge, change_layers(batch.layers, patched)):
             logits = bridge(known.tokens, **last_only)
         yield _by_patch(logits[:, -1], len(patches))
 

@@ -123,7 +123,7 @@ def train_patch(
     `NotImplementedError` if the two streams do not fit the model, or its blocks have no matrices
     that can be adapted; `OSError` if the checkpoint cannot be written.
     """
-    require_gradients("train_patch")
+    require_gradients("train_patch", bridge)
     options = TrainingOptions() if options is None else options
     require_instance("options", options, TrainingOptions)
     # A checkpoint, a file of JSON in part, does not hold numpy's numbers.

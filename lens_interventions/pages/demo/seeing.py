@@ -5,6 +5,7 @@ from ...intervention.generation.generate import generate
 from ...intervention.patch import NextTokenPatch
 from ...lens.logit_lens import logit_lens
 from ...measures.behaviour import ending_loops
+from ...model.hooks import hooked
 from ...model.points import FINAL
 from ...plots import plot_side_by_side
 from .example_texts import LOOPING, LOOPING_TOKENS, PLASMA, PLASMA_WORD
@@ -24,7 +25,7 @@ def seeing(model: MeasuredModel) -> Section:
     tokens = bridge.to_tokens(PLASMA)
     word = continuation(bridge, PLASMA, PLASMA_WORD)[0]
     clean = logit_lens(bridge, tokens, next_token=word)
-    with bridge.hooks(fwd_hooks=patch.fwd_hooks(bridge, tokens)):
+    with hooked(bridge, patch.fwd_hooks(bridge, tokens)):
         patched = logit_lens(bridge, tokens, next_token=word)
     last = clean.points.index(FINAL)
     before, after = (float(read.next_log_prob[last, 0, -1].exp()) for read in (clean, patched))

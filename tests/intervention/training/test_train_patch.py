@@ -239,12 +239,3 @@ class TestRefusals:
     def test_models_that_the_two_streams_do_not_fit(self):
         with pytest.raises(NotImplementedError, match="does not run two copies"):
             train(shared_bridge("gpt_neo"))
-
-
-def test_a_model_that_was_loaded_under_inference_mode_is_refused_and_left_alone():
-    with torch.inference_mode():
-        bridge = tiny_bridge("llama")
-    before = [parameter.requires_grad for parameter in bridge.original_model.parameters()]
-    with pytest.raises(ValueError, match=r"loaded inside torch\.inference_mode"):
-        train(bridge)
-    assert [p.requires_grad for p in bridge.original_model.parameters()] == before
