@@ -14,11 +14,11 @@ from ..model.alterations import alteration
 from ..model.chat import chat_tokens
 from ..model.exclusive import exclusive_use
 from ..model.fingerprint import fingerprint
-from ..model.hooks import lasting_hooks
 from ..model.kinds import require_kind
 from ..model.readout import readout
 from ..model.replaced_forwards import forwards_of_user
 from ..model.tokens import token_batch
+from ..model.user_hooks import lasting_hooks
 from .state import State
 
 MOST_TOKENS = 512

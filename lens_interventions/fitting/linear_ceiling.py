@@ -28,11 +28,11 @@ from ..model.embedding import Embedding, embedding
 from ..model.exclusive import exclusive
 from ..model.fingerprint import fingerprint
 from ..model.gradients import require_gradients
-from ..model.hooks import has_user_hooks
 from ..model.partial_run import refuse_late_hooks
 from ..model.points import chosen_layers
 from ..model.precision import as_double
 from ..model.tokens import TextOrTokens, require_texts
+from ..model.user_hooks import has_user_hooks
 from .linear_write import LinearCeiling, LinearWrite, features
 
 # Ridges as shares of the mean square of a feature; a quarter of the texts chooses the best.

@@ -18,9 +18,9 @@ from .._files import require_writable, write_text
 from .._progress import progress_bar
 from ..model.alterations import alteration
 from ..model.fingerprint import fingerprint
-from ..model.hooks import has_user_hooks
 from ..model.text_pieces import bos_id
 from ..model.tokens import TextOrTokens
+from ..model.user_hooks import has_user_hooks
 from .known_text import KnownText
 from .patch import NextTokenPatch, warn_if_out_of_reach
 from .pieces import TextTokens, piece_batches, text_tokens

@@ -8,12 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..lens.distributions import log_probs_of
-from ..model.hooks import moved_right
 from ..model.kinds import ReadableModel
 from ..model.points import FINAL, layer_label
 from ..model.readout import LOGIT_ROWS, Readout, readout
 from ..model.residuals import residual_chunks
 from ..model.tokens import TokenBatch
+from ..model.user_hooks import moved_right
 from .known_text import KnownText
 from .patch_fields import PatchFields
 from .sources import BackPatch

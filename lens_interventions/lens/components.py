@@ -17,12 +17,13 @@ from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..model.exclusive import exclusive
-from ..model.hooks import has_user_hooks, last_logits_only, missing_hooks, moved_right
+from ..model.hooks import last_logits_only, missing_hooks
 from ..model.points import FINAL, hook_name
 from ..model.precision import at_least_float32, is_half
 from ..model.product import product_dtype
 from ..model.readout import LOGIT_ROWS, Readout, readout, refuse_readout_hooks
 from ..model.tokens import TextOrTokens, token_batch
+from ..model.user_hooks import has_user_hooks, moved_right
 from ..model.vocabulary import NamedTokens, token_strings
 from .cells import ids_of_texts
 from .component_result import ComponentLogits

@@ -19,12 +19,12 @@ from ..model.argument_names import instead_of
 from ..model.argument_types import require_counts, require_whole_numbers
 from ..model.chat import Message, text_or_messages
 from ..model.exclusive import exclusive
-from ..model.hooks import moved_right
 from ..model.kinds import ReadableModel
 from ..model.points import FINAL, INPUT, PointSelection, select_points
 from ..model.readout import Norm, readout, refuse_readout_hooks
 from ..model.residuals import residual_chunks
 from ..model.tokens import TextOrTokens, TokenBatch, token_batch
+from ..model.user_hooks import moved_right
 from ..model.vocabulary import NamedTokens, token_ids, token_strings
 from .activation_cache import cached_batch, cached_residuals
 from .cells import Cells, Progress, following_tokens, read_cells, select_cells

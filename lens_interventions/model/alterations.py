@@ -1,9 +1,9 @@
 """What changes a model's numbers besides its weights, and is in no fingerprint."""
 
-from .hooks import has_user_hooks, lasting_hooks
 from .kinds import ReadableModel
 from .product import product_dtype
 from .replaced_forwards import forwards_of_user
+from .user_hooks import has_user_hooks, lasting_hooks
 
 
 def alteration(bridge: ReadableModel, *, temporary_hooks: bool = True) -> str | None:

@@ -21,12 +21,13 @@ from transformers import DynamicCache
 from .._progress import say
 from .attention_cache import as_argument
 from .exclusive import exclusive
-from .hooks import capture, lasting_hooks, without_hooks
+from .hooks import capture, without_hooks
 from .kinds import ReadableModel, architecture, inner_model, recurrent_parts, weight_dtype
 from .points import FINAL, INPUT, hook_name
 from .precision import at_least_float32, is_half
 from .product import product_dtype
 from .replaced_forwards import forwards_of_user
+from .user_hooks import lasting_hooks
 
 Answer = TypeVar("Answer")
 

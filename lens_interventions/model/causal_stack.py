@@ -5,10 +5,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .capabilities import few_tokens
-from .hooks import lasting_hooks
 from .kinds import ReadableModel, architecture
 from .precision import is_half
 from .product import product_dtype
+from .user_hooks import lasting_hooks
 
 # Largest change of logits by a later token, relative to the largest logit, by whether the model
 # computes in half precision, where experts may round differently if they get other tokens.

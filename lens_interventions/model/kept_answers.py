@@ -19,11 +19,11 @@ from transformer_lens.model_bridge import TransformerBridge
 from .._files import write_text
 from .capabilities import weights_processed
 from .fingerprint import fingerprint
-from .hooks import lasting_hooks
 from .kinds import text_config, weight_dtype
 from .product import product_dtype
 from .replaced_forwards import forwards_of_user
 from .user_cache import cache_directory
+from .user_hooks import lasting_hooks
 from .versions import running_versions
 
 # Trying a smaller model takes less time than reading its code.

@@ -17,10 +17,11 @@ from transformers import Cache
 from .attention_cache import as_argument
 from .attention_masks import additive_masks
 from .capabilities import blocks_return_tuples
-from .hooks import Hook, has_temporary_hooks, hooked, stop, without_hooks
+from .hooks import Hook, hooked, stop, without_hooks
 from .points import FINAL, hook_name
 from .readout import refuse_readout_hooks
 from .replaced_forwards import replaced_forwards
+from .user_hooks import has_temporary_hooks
 
 # Rows that go through a block at a time.
 BLOCK_ROWS = 512

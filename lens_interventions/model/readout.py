@@ -14,17 +14,11 @@ from transformer_lens.model_bridge import TransformerBridge
 from .capabilities import few_tokens, recall
 from .causal_stack import refuse_attention_to_later, require_causal_stack
 from .exclusive import exclusive
-from .hooks import (
-    hooked,
-    hooked_modules,
-    keep,
-    require_hooks,
-    temporary_hooks,
-    without_hooks,
-)
+from .hooks import hooked, keep, require_hooks, temporary_hooks, without_hooks
 from .kinds import ReadableModel, architecture, output_transform
 from .points import FINAL, hook_name
 from .product import is_faster, product
+from .user_hooks import hooked_modules
 
 Norm = Literal["full", "pre_affine"]
 

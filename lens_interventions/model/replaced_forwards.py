@@ -7,9 +7,9 @@ from weakref import WeakSet, ref
 
 from torch import nn
 
-from .hooks import modules_of
 from .kinds import ReadableModel
 from .restoration import restore
+from .user_hooks import modules_of
 
 _own: WeakSet[Callable[..., Any]] = WeakSet()
 

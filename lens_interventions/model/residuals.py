@@ -10,10 +10,11 @@ from transformers import DynamicCache
 
 from .attention_cache import as_argument
 from .capabilities import fills_cache, frequencies_change_after
-from .hooks import capture, has_user_hooks, missing_hooks, require_hooks
+from .hooks import capture, missing_hooks, require_hooks
 from .kinds import ReadableModel, architecture
 from .points import hook_name
 from .tokens import TokenBatch
+from .user_hooks import has_user_hooks
 
 # Texts of up to this length go through the blocks whole, longer ones this many rows at a time.
 _WHOLE = 512

@@ -15,11 +15,12 @@ from transformers import DynamicCache
 from ..model.attention_cache import as_argument
 from ..model.capabilities import fills_cache, frequencies_change_after
 from ..model.embedding import Embedding, embedding
-from ..model.hooks import has_user_hooks, hooked_modules, temporary_hooks
+from ..model.hooks import temporary_hooks
 from ..model.points import FINAL
 from ..model.readout import Readout, readout, refuse_readout_hooks
 from ..model.residuals import residuals
 from ..model.tokens import TokenBatch
+from ..model.user_hooks import has_user_hooks, hooked_modules
 
 _EMBEDDED = "embed.hook_out"
 

@@ -13,7 +13,7 @@ from ...fitting.default_lens import default_affine_lens, default_lens_file
 from ...intervention.patch import NextTokenPatch
 from ...intervention.sources import SOURCES, BackPatch, control_names
 from ...lens.affine import AffineLens
-from ...model.hooks import lasting_hooks
+from ...model.user_hooks import lasting_hooks
 from ..engine.input_files import Version, file_field, file_version
 from .forms import FORMS, PLAIN
 

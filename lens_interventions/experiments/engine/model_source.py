@@ -13,9 +13,9 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.exclusive import exclusive_use
 from ...model.fingerprint import weights_sha256
-from ...model.hooks import has_temporary_hooks
 from ...model.kinds import ReadableModel, require_kind, weight_dtype
 from ...model.load import load_model
+from ...model.user_hooks import has_temporary_hooks
 from .input_files import Version, file_version
 
 # Threads that start together load the model only once.

@@ -24,18 +24,12 @@ from transformers import Cache
 from ...model.attention_cache import as_argument, shorten
 from ...model.attention_masks import additive_masks
 from ...model.bypass import Unwrapping
-from ...model.hooks import (
-    HookFunction,
-    change_layers,
-    keep,
-    last_logits_only,
-    lasting_hooks_on,
-    temporary_hooks,
-)
+from ...model.hooks import HookFunction, change_layers, keep, last_logits_only, temporary_hooks
 from ...model.kinds import weight_dtype
 from ...model.partial_run import only_blocks_below, only_blocks_from
 from ...model.points import hook_name
 from ...model.roomy_cache import roomy_cache
+from ...model.user_hooks import lasting_hooks_on
 from ..known_text import KnownText
 from .patch_batch import PatchBatch
 

@@ -14,11 +14,12 @@ from ...model.capabilities import (
     slow_check,
 )
 from ...model.causal_stack import require_causal_stack
-from ...model.hooks import hooked_modules, without_hooks
+from ...model.hooks import without_hooks
 from ...model.kept_answers import is_kept, keep_right
 from ...model.kinds import refuse_recurrent_parts, text_config
 from ...model.product import product_dtype
 from ...model.readout import readout, require_readable
+from ...model.user_hooks import hooked_modules
 from ...model.user_warnings import warn_user
 from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch

@@ -17,11 +17,11 @@ from ...model.argument_types import require_counts
 from ...model.chat import Message, text_or_messages
 from ...model.exclusive import exclusive
 from ...model.fast_linears import Forwards, decoding_forwards
-from ...model.hooks import has_user_hooks
 from ...model.points import point_labels
 from ...model.readout import readout, refuse_readout_hooks
 from ...model.replaced_forwards import replaced_forwards
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
+from ...model.user_hooks import has_user_hooks
 from ...model.vocabulary import token_strings
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText, select_rows

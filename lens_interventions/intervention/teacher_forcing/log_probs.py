@@ -17,8 +17,8 @@ from ..._progress import share_shown
 from ...lens.distributions import log_probs_of
 from ...model.exclusive import exclusive
 from ...model.gradients import require_gradients
-from ...model.hooks import moved_right
 from ...model.tokens import TextOrTokens, TokenBatch, token_batch
+from ...model.user_hooks import moved_right
 from ..patch import NextTokenPatch, listed
 from .passes import TextPasses
 from .row_hooks import GivenHook

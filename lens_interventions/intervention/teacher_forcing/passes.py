@@ -17,13 +17,14 @@ from ..._counter_random import random_bits
 from ..._progress import steps
 from ...model.argument_types import require_whole_numbers
 from ...model.fast_linears import fast_blocks
-from ...model.hooks import Hook, has_user_hooks, hooked
+from ...model.hooks import Hook, hooked
 from ...model.partial_run import BLOCK_ROWS, refuse_late_hooks
 from ...model.points import layer_label
 from ...model.readout import readout, refuse_readout_hooks
 from ...model.residuals import residual_chunks
 from ...model.text_pieces import bos_id
 from ...model.tokens import TokenBatch
+from ...model.user_hooks import has_user_hooks
 from ...model.user_warnings import warn_user
 from ..bound_patch import BoundPatch
 from ..generation.decoder import require_decodable
