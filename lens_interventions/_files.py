@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import secrets
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
@@ -47,6 +48,9 @@ def require_writable(path: str | Path) -> Path:
             raise OSError(f"{target.parent} is not a directory to write in")
         with _new_file_beside(target):
             pass
+        if sys.platform == "win32" and target.exists():
+            # Windows replaces no file that another program holds open.
+            target.open("rb+").close()
     except UnicodeEncodeError as error:
         raise OSError(f"{str(path)!r} cannot be written: its name is not valid UTF-8") from error
     except OSError as error:
@@ -81,8 +85,15 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
-        temporary.chmod(mode)
-        temporary.replace(target)
+        if sys.platform != "win32":  # where it would keep a file from being replaced or removed
+            temporary.chmod(mode)
+        try:
+            temporary.replace(target)
+        except PermissionError as error:
+            # Python names the temporary file, which is gone by then.
+            raise OSError(
+                f"{path} cannot be written: {error.strerror}; close it in other programs"
+            ) from error
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -127,7 +138,9 @@ def load_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], dic
     try:
         with safe_open(str(path), framework="pt") as file:
             rest = json.loads((file.metadata() or {}).get(kind, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # A view of the mapped file would change with the file, and keep Windows from replacing
+            # it.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a saved {kind}: {error}") from error
     if not isinstance(rest, dict) or rest.pop("format", None) != _format(kind):

@@ -1,7 +1,11 @@
 """Files that are written whole or not at all, and what happens where they cannot be."""
 
 import os
+import shutil
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -51,6 +55,43 @@ def test_what_cannot_be_written_is_an_error_of_the_file_system(tmp_path):
     for path in (tmp_path, tmp_path / "no directory" / "file"):
         with pytest.raises(OSError, match="cannot be written"):
             save(path)
+
+
+def test_what_was_loaded_stays_as_it_was_when_the_file_is_overwritten_in_place(tmp_path):
+    for name, value in (("kept", 1.0), ("other", 2.0)):
+        save_tensors(tmp_path / name, {"x": torch.full((5000,), value)}, kind="test", rest={})
+    loaded, _ = load_tensors(tmp_path / "kept", kind="test")
+    with (tmp_path / "kept").open("rb+") as stream:  # as cp does
+        stream.write((tmp_path / "other").read_bytes())
+    assert (loaded["x"] == 1.0).all()
+    reloaded, _ = load_tensors(tmp_path / "kept", kind="test")
+    assert (reloaded["x"] == 2.0).all()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere programs can be written into")
+def test_a_file_that_another_program_holds_is_named_before_the_work_where_that_matters(
+    tmp_path, monkeypatch
+):
+    """Windows replaces no such file. Linux lets nobody write into a program that runs."""
+    held = tmp_path / "held"
+    shutil.copy(shutil.which("sleep"), held)
+    with subprocess.Popen([held, "600"]) as running:
+        require_writable(held)
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "platform", "win32")
+            with pytest.raises(OSError, match="held cannot be written: Text file busy"):
+                require_writable(held)
+        running.kill()
+
+
+def test_a_file_that_cannot_be_replaced_is_named(tmp_path, monkeypatch):
+    def refuse(self, target):
+        raise PermissionError(13, "Access is denied", str(self), None, str(target))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OSError, match=r"table\.csv cannot be written: Access is denied; close it"):
+        write_text(tmp_path / "table.csv", "a")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_pipe_or_device_is_refused_and_stays(tmp_path):

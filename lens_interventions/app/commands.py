@@ -2,6 +2,9 @@
 
 import json
 import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from urllib.parse import quote, urlencode
 
@@ -23,10 +26,15 @@ def command(subject: Subject, state: State) -> str | None:
     words = None if by_itself is None else by_itself(subject, state)
     if words is None:
         of_app = (*subject.origin.lens_options, *subject.origin.other_options)
-        return shlex.join([_PROGRAM, "app", *of_app, "--view", fragment(state), *model])
+        return _joined([_PROGRAM, "app", *of_app, "--view", fragment(state), *model])
     name, text, *options = words
     # The text comes last, so one that begins with a dash is not read as an option.
-    return shlex.join([_PROGRAM, name, *options, *model, "--", text])
+    return _joined([_PROGRAM, name, *options, *model, "--", text])
+
+
+def _joined(words: Sequence[str]) -> str:
+    """One line for the shell of this machine; that of Windows has no single quotes."""
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
 def fragment(state: State) -> str:

@@ -135,7 +135,7 @@ def bound_socket(port: int) -> socket.socket:
     missing = [name for name in ("starlette", "uvicorn") if not importlib.util.find_spec(name)]
     if missing:
         raise RuntimeError(
-            f"the explorer needs {' and '.join(missing)}; from the checkout: pip install '.[app]'"
+            f'the explorer needs {" and ".join(missing)}; from the checkout: pip install ".[app]"'
         )
     listening = socket.socket()
     # Otherwise a port stays taken for a minute after an explorer has stopped.

@@ -56,7 +56,7 @@ def lens(
     ] = None,
     watch: Annotated[
         list[str] | None,
-        typer.Option(help="A token to follow, such as ' plasma'. May be given several times."),
+        typer.Option(help='A token to follow, such as " plasma". May be given several times.'),
     ] = None,
     compare_with: Annotated[
         str, typer.Option(help="The point that kl_compare compares with.")
@@ -155,7 +155,7 @@ def _lens_options(
         raise ValueError(f"unknown statistic {stat!r}; choose one of {', '.join(drawn())}")
     statistic = drawn()[stat]
     if statistic.target == "watched" and not watch:
-        raise ValueError(f"{stat} needs --watch, such as --watch ' plasma'")
+        raise ValueError(f'{stat} needs --watch, such as --watch " plasma"')
     return {
         "points": None if layers is None else parse_layers(layers),
         "positions": None if positions is None else parse_positions(positions),

@@ -78,7 +78,7 @@ def require_image_writer(suffix: str) -> None:
     """Raise `RuntimeError` if kaleido, which writes images, is not installed."""
     if importlib.util.find_spec("kaleido") is None:
         raise RuntimeError(
-            f"saving {suffix} needs kaleido; from the checkout: pip install '.[figures]', or save "
+            f'saving {suffix} needs kaleido; from the checkout: pip install ".[figures]", or save '
             "as .html"
         )
 

@@ -61,7 +61,7 @@ def as_harness_model(
         if not (error.name or "").startswith("lm_eval"):
             raise
         raise ImportError(
-            "the harness is not installed; from the checkout: pip install '.[eval]'"
+            'the harness is not installed; from the checkout: pip install ".[eval]"'
         ) from error
     return PatchedLM(
         bridge,

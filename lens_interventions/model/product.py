@@ -12,6 +12,7 @@ of a few rows, and 10% or less of that of more than 100.
 """
 
 import functools
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -226,13 +227,17 @@ def _least_seconds(*trials: Callable[[], object]) -> list[float]:
     """Of each of several ways, the least processor time of ten in turns.
 
     Other work only adds to a time. By the clock on the wall, on a busy machine, all trials may be
-    interrupted.
+    interrupted; Windows has no other clock that is fine enough.
     """
     rounds = ([_seconds(trial) for trial in trials] for _ in range(10))
     return [min(times) for times in zip(*rounds, strict=True)]
 
 
+# On Windows the time of a thread advances in ticks of 16 ms, longer than a trial.
+_clock = time.perf_counter if sys.platform == "win32" else time.thread_time
+
+
 def _seconds(function: Callable[[], object]) -> float:
-    start = time.thread_time()
+    start = _clock()
     function()
-    return time.thread_time() - start
+    return _clock() - start

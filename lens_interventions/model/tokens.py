@@ -193,9 +193,9 @@ def require_texts(bridge: ReadableModel, texts: Iterable[TextOrTokens]) -> None:
             "would be read: pass its texts, such as those of one column, or its token ids"
         )
     if not isinstance(texts, Iterable):
+        such_as = ", such as [path.read_text('utf-8')]" if isinstance(texts, os.PathLike) else ""
         raise TypeError(
-            f"expected an iterable of texts, got a {type(texts).__name__}: give a list"
-            f"{', such as [path.read_text()]' if isinstance(texts, os.PathLike) else ''}"
+            f"expected an iterable of texts, got a {type(texts).__name__}: give a list{such_as}"
         )
     if isinstance(texts, Tensor) and texts.ndim == 2:
         warn_of_padding(bridge, texts)

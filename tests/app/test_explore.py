@@ -65,7 +65,7 @@ def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "uvicorn" else found(name)
     )
-    with pytest.raises(RuntimeError, match=r"needs uvicorn; .* pip install '\.\[app\]'"):
+    with pytest.raises(RuntimeError, match=r'needs uvicorn; .* pip install "\.\[app\]"'):
         li.explore(shared_bridge("llama"))
 
 

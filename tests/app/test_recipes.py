@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -143,6 +144,13 @@ def test_a_command_names_the_lens_where_its_patch_reads_one(patch, wanted):
     words = shlex.split(recipe_command(subject, State(panel="write", lens="given", **patch)))
     assert words[1] == "generate"
     assert ("--lens" in words) == wanted
+
+
+def test_on_windows_a_text_is_between_double_quotes(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    subject = Subject(shared_bridge("llama"), Origin(options=()))
+    line = recipe_command(subject, State(panel="read", text='people say "mean"'))
+    assert line.endswith(' -- "people say \\"mean\\""')
 
 
 def test_a_bridge_from_a_notebook_has_no_command(client):

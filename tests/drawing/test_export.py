@@ -69,7 +69,7 @@ def test_images_without_a_browser_say_what_to_install(trajectory, tmp_path, monk
 
 def test_images_without_kaleido_say_what_to_install(trajectory, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "kaleido", None)
-    with pytest.raises(RuntimeError, match=r"pip install '\.\[figures\]'"):
+    with pytest.raises(RuntimeError, match=r'pip install "\.\[figures\]"'):
         plots.save(trajectory.plot("top1"), tmp_path / "figure.svg")
 
 

@@ -321,7 +321,7 @@ def test_a_length_that_the_model_does_not_have_is_refused():
 def test_without_the_harness_it_says_what_to_install(llama, monkeypatch):
     monkeypatch.delitem(sys.modules, "lens_interventions.evaluation.patched_lm", raising=False)
     monkeypatch.setitem(sys.modules, "lm_eval.api.model", None)
-    with pytest.raises(ImportError, match=r"pip install '\.\[eval\]'"):
+    with pytest.raises(ImportError, match=r'pip install "\.\[eval\]"'):
         li.as_harness_model(llama, PATCH)
 
 

@@ -65,5 +65,5 @@ def test_what_cannot_be_made_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="between 1 and d_model = 32, got 0"):
         embedding_basis(bridge, "nmf", n_components=0)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(RuntimeError, match=r"pip install '\.\[nmf\]'"):
+    with pytest.raises(RuntimeError, match=r'pip install "\.\[nmf\]"'):
         embedding_basis(bridge, "nmf")

@@ -195,7 +195,11 @@ def _tables(rows: Mapping[str, Sequence[pd.DataFrame]]) -> dict[str, pd.DataFram
 
 
 def _require_distinct(units: Sequence[Unit]) -> None:
-    times = Counter(unit.key for unit in units)
-    twice = sorted(key for key, n in times.items() if n > 1)
+    # Names become names of files, which some systems compare without regard to case.
+    times = Counter(unit.key.casefold() for unit in units)
+    twice = sorted({unit.key for unit in units if times[unit.key.casefold()] > 1})
     if twice:
-        raise ValueError(f"units need different names; these occur twice: {', '.join(twice[:5])}")
+        raise ValueError(
+            "units need different names, apart from capital letters; these occur twice: "
+            + ", ".join(twice[:5])
+        )

@@ -314,6 +314,14 @@ def test_two_units_of_one_name_are_refused() -> None:
         run(again, small_bridge)
 
 
+def test_two_units_whose_files_would_be_one_where_case_does_not_count_are_refused() -> None:
+    def stage(*_: object) -> list[Unit]:
+        return [Unit("first", name, counts, {"start": 5}) for name in ("unit-A", "unit-a")]
+
+    with pytest.raises(ValueError, match="occur twice: first/unit-A, first/unit-a"):
+        run(replace(example(), stages={"first": stage}), small_bridge)
+
+
 def test_whoever_stops_the_analysis_is_told_what_is_kept(tmp_path: Path) -> None:
     def stopped(_settings: object, _tables: object) -> Analysis:
         raise KeyboardInterrupt
