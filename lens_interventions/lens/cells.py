@@ -1,4 +1,4 @@
-"""The cells of a batch that a lens reads: chosen positions of every text, in chunks of columns."""
+"""The cells of a batch that a lens reads: chosen positions of every text, a piece at a time."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -107,7 +107,7 @@ def ids_of_texts(
 
 def read_cells(
     reducer: ChunkReducer,
-    chunks: Iterable[tuple[int, Mapping[str, Float[Tensor, "batch chunk d_model"]]]],
+    pieces: Iterable[tuple[int, int, Mapping[str, Float[Tensor, "part chunk d_model"]]]],
     cells: Cells,
     targets: Mapping[str, Int[Tensor, "row target"]],
     labels: tuple[str, ...],
@@ -120,7 +120,7 @@ def read_cells(
     **Arguments:**
 
     - `reducer`: from residuals to statistics.
-    - `chunks`: first column and residual streams, by the label of the point, of chunks of columns.
+    - `pieces`: first text, first column and residual streams by the label of the point, of each.
     - `cells`: which to read.
     - `targets`: ids to rank in each cell, `[cell, k]`, by target; -1 for no next token.
     - `labels`: the points to keep.
@@ -138,13 +138,15 @@ def read_cells(
     shown = report is None and bool(progress)
     with progress_bar(total=len(cells.row), shown=shown, unit="pos", desc="lens") as bar:
         done = 0.0  # in positions, of which each point is a part
-        for first, streams in chunks:
-            width = next(iter(streams.values())).shape[1]
-            here = ((cells.column >= first) & (cells.column < first + width)).nonzero()[:, 0]
-            _require_finite(streams, cells.row[here], cells.column[here] - first, first)
-            # A chunk may hold none of them; an empty tensor splits into one empty part.
+        for top, left, streams in pieces:
+            n_texts, width, _ = next(iter(streams.values())).shape
+            of_texts = (cells.row >= top) & (cells.row < top + n_texts)
+            of_columns = (cells.column >= left) & (cells.column < left + width)
+            here = (of_texts & of_columns).nonzero()[:, 0]
+            _require_finite(streams, cells.row[here] - top, cells.column[here] - left, top, left)
+            # A piece may hold none of them; an empty tensor splits into one empty part.
             for part in here.split(reducer.rows) if len(here) else ():
-                row, column = cells.row[part], cells.column[part] - first
+                row, column = cells.row[part] - top, cells.column[part] - left
                 piece = {label: stream[row, column] for label, stream in streams.items()}
                 for label, residual in piece.items():
                     if lens is not None and label != FINAL:
@@ -158,7 +160,7 @@ def read_cells(
                 # A missing next token (-1) is read as token 0, and removed below.
                 ids = {name: target[part].clamp(min=0) for name, target in targets.items()}
                 for label, values in reducer.reduce(piece, ids):
-                    place = row, cells.column[part]
+                    place = cells.row[part], cells.column[part]
                     _require_numbers(values["log_normalizer"], label, *place, reducer.readout)
                     if label in labels:
                         for name, value in values.items():
@@ -196,9 +198,10 @@ def _require_finite(
     streams: Mapping[str, Tensor],
     row: Int[Tensor, " cell"],
     column: Int[Tensor, " cell"],
-    first: int,
+    top: int,
+    left: int,
 ) -> None:
-    """Check the residuals at these places of a chunk, whose columns begin at `first`."""
+    """Check the residuals at these places of a piece, which begins at a text and a column."""
     finite = torch.stack([stream.isfinite().all(-1) for stream in streams.values()])
     real = torch.zeros_like(finite[0])
     real[row, column] = True
@@ -207,8 +210,8 @@ def _require_finite(
         point, prompt, place = broken.nonzero()[0].tolist()
         raise ValueError(
             f"the residual stream is not finite (NaN or infinite) first at {list(streams)[point]}, "
-            f"prompt {prompt}, column {first + place}: look for a hook that writes such values, a "
-            "half-precision overflow, or padding on the left in the run that made a cache"
+            f"prompt {top + prompt}, column {left + place}: look for a hook that writes such "
+            "values, a half-precision overflow, or padding on the left in the run that made a cache"
         )
 
 

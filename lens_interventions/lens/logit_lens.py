@@ -22,7 +22,7 @@ from ..model.exclusive import exclusive
 from ..model.kinds import ReadableModel
 from ..model.points import FINAL, INPUT, PointSelection, select_points
 from ..model.readout import Norm, readout, refuse_readout_hooks
-from ..model.residuals import residual_chunks
+from ..model.residuals import residual_pieces
 from ..model.tokens import TextOrTokens, TokenBatch, token_batch
 from ..model.user_hooks import moved_right
 from ..model.vocabulary import NamedTokens, token_ids, token_strings
@@ -141,7 +141,7 @@ def logit_lens(
                 "leave it out"
             )
         batch = cached_batch(bridge, given, tokens, attention_mask)
-        chunks = iter([(0, cached_residuals(bridge, given, batch, needed))])
+        pieces = iter([(0, 0, cached_residuals(bridge, given, batch, needed))])
     elif (
         isinstance(given, Mapping)
         and "input_ids" not in given
@@ -155,11 +155,11 @@ def logit_lens(
     elif tokens is not None:
         raise ValueError("tokens= goes with an ActivationCache; pass the tokens themselves")
     elif isinstance(given, RecordedStreams):
-        batch, chunks = given.batch, iter([(0, given.at(needed))])
+        batch, pieces = given.batch, iter([(0, 0, given.at(needed))])
     else:
         batch = token_batch(bridge, given, prepend_bos=prepend_bos, attention_mask=attention_mask)
         batch = moved_right(bridge, batch)
-        chunks = residual_chunks(bridge, batch, needed)
+        pieces = residual_pieces(bridge, batch, needed)
 
     watched = token_ids(bridge, watch)
     following = following_tokens(bridge, batch, next_token)
@@ -180,7 +180,7 @@ def logit_lens(
         "next": following[cells.row, cells.column][:, None],
         "watched": torch.tensor(watched, dtype=torch.long).expand(len(cells.row), -1),
     }
-    statistics = read_cells(reducer, chunks, cells, targets, labels, lens, n_layers, progress)
+    statistics = read_cells(reducer, pieces, cells, targets, labels, lens, n_layers, progress)
     if compare == FINAL:
         for statistic in of_target("compare"):
             same = related(statistic.kind, "final").name

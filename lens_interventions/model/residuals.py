@@ -73,6 +73,29 @@ def residual_chunks(
         yield start, dict(zip(labels, streams, strict=True))
 
 
+def residual_pieces(
+    bridge: ReadableModel, batch: TokenBatch, labels: Sequence[str]
+) -> Iterator[tuple[int, int, dict[str, Float[Tensor, "part chunk d_model"]]]]:
+    """The residual stream by label, in pieces: the first text and column of each, and its streams.
+
+    Of many texts, only some are held at a time. Each text is cut like `residual_chunks` cuts it.
+    Texts stay together if there are hooks on the bridge, which may have been made for all of them.
+
+    Raises `ValueError` if the model has no such point or the batch is padded on the left.
+    """
+    _require_no_left_padding(batch)
+    n_texts, width = batch.tokens.shape
+    together = n_texts if has_user_hooks(bridge) else max(1, _WHOLE // width)
+    for first in range(0, n_texts, together):
+        texts = batch
+        if together < n_texts:
+            rows = slice(first, first + together)
+            columns = slice(int(batch.lengths[rows].max()))
+            texts = TokenBatch(batch.tokens[rows, columns], batch.mask[rows, columns])
+        for start, streams in residual_chunks(bridge, texts, labels):
+            yield first, start, streams
+
+
 def _require_no_left_padding(batch: TokenBatch) -> None:
     if batch.left_padded:
         # The models' own masks let padded rows see no key, and their NaN then reaches real tokens.

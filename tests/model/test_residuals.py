@@ -70,6 +70,36 @@ def test_long_texts_alone_run_in_chunks(monkeypatch):
         assert runs_of(texts) == 1
 
 
+@pytest.mark.parametrize("bridge", ["gpt2", "llama", "gemma2"], indirect=True)
+@pytest.mark.parametrize("positions", [None, -1])
+def test_many_texts_are_read_few_at_a_time_with_the_same_numbers(bridge, positions, monkeypatch):
+    texts = [TOKENS[0, :length].tolist() for length in (5, 12, 7, 12, 3)]
+    together = logit_lens(bridge, texts, positions=positions)
+    monkeypatch.setattr(residuals, "_WHOLE", 30)
+    found = list(residuals.residual_pieces(bridge, token_batch(bridge, texts), ["final_post"]))
+    shapes = [(first, start, tuple(s["final_post"].shape[:2])) for first, start, s in found]
+    assert shapes == [(0, 0, (2, 12)), (2, 0, (2, 12)), (4, 0, (1, 3))]
+    few = logit_lens(bridge, texts, positions=positions)
+    for name, value in together.tensors().items():
+        if value.is_floating_point():
+            torch.testing.assert_close(
+                few.tensors()[name], value, rtol=0, atol=SHAPE_ATOL, equal_nan=True
+            )
+        else:
+            assert torch.equal(few.tensors()[name], value)
+    with bridge.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", lambda tensor, hook: tensor)]):
+        pieces = list(residuals.residual_pieces(bridge, token_batch(bridge, texts), ["0_pre"]))
+    assert [tuple(streams["0_pre"].shape[:2]) for *_, streams in pieces] == [(5, 12)]
+
+
+def test_a_residual_that_is_not_finite_is_named_by_its_text_and_column(monkeypatch):
+    bridge = tiny_bridge("llama")
+    bridge.W_E.data[7] = torch.nan
+    monkeypatch.setattr(residuals, "_WHOLE", 8)
+    with pytest.raises(ValueError, match="prompt 2, column 1:"):
+        logit_lens(bridge, [[5, 6], [8, 9, 10], [11, 7, 12]])
+
+
 @pytest.mark.parametrize("put_on", LASTING)
 def test_a_long_text_under_a_hook_that_lasts_is_read_whole(put_on, monkeypatch):
     """In chunks, a hook made for whole texts would act once in each of them."""

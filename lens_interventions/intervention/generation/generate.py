@@ -38,8 +38,9 @@ from .read_steps import read_steps, try_options
 from .result import Generation, GenerationStep
 from .sampler import Sampler, has_ended, make_sampler, prompt_seeds, stop_criteria
 
-# Tokens of prompts that go through the model at a time.
-_CHUNK_TOKENS = 4096
+# Tokens of prompts that go through the model at a time: at most so many, and fewer of long prompts,
+# so that a head has scores of so many pairs of them.
+_CHUNK_TOKENS, _CHUNK_PAIRS = 4096, 2**20
 # From this many steps on, a trial of which product is the faster one is worth its time.
 _MANY_STEPS = 16
 
@@ -171,7 +172,8 @@ def generate(
     n_rows, width = len(prompt_index), batch.tokens.shape[1]
     if chunk_size is None:
         # A user's hook may be made for whole prompts.
-        chunk_size = width if has_user_hooks(bridge) else max(1, _CHUNK_TOKENS // n_rows)
+        at_once = min(_CHUNK_TOKENS, _CHUNK_PAIRS // width)
+        chunk_size = width if has_user_hooks(bridge) else max(1, at_once // n_rows)
     sampler = make_sampler(
         bridge,
         do_sample=do_sample,

@@ -154,6 +154,7 @@ class TextPasses:
             layer: torch.cat([chunk[label] for chunk in chunks], dim=1)
             for layer, label in zip(layers, labels, strict=True)
         }
+        del chunks  # as large as what was joined from them
         for (layer, window), members in steps(groups.items()):
             bounds = [self.patches[i] for i in members]
             if not any(bounds):
