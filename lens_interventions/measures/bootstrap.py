@@ -11,6 +11,9 @@ from scipy import stats
 
 # Elements of the largest temporary array for a block of cells or of draws.
 BLOCK = 2_000_000
+# BCa leaves out each sequence in turn, so its time grows with the square of their number. What it
+# corrects shrinks with the root of that number.
+_MOST_FOR_BCA = 5000
 # Relative to the size of what is summed.
 _ROUNDING = 1e-12
 
@@ -91,7 +94,7 @@ def bootstrap_ends(
     *,
     undefined: Bool[np.ndarray, " cell"] | None = None,
 ) -> list[tuple[float, float, str]]:
-    """Low end, high end and method of each cell: BCa, or percentile where BCa is undefined.
+    """Low end, high end and method of each cell: BCa, or percentile where BCa does not serve.
 
     **Arguments:**
 
@@ -123,6 +126,8 @@ def bootstrap_ends(
             ).confidence_interval
         return ends.low, ends.high
 
+    if n > _MOST_FOR_BCA:
+        return [(*ends, "percentile") for ends in np.stack(interval("percentile"), -1).tolist()]
     low, high = interval("BCa")
     without_bca = np.isnan(low) | np.isnan(high)
     if undefined is not None:

@@ -47,6 +47,23 @@ def test_equals_scipy_with_the_same_draws(n):
         assert interval.estimate == pytest.approx(totals[cell].sum() / counts[cell].sum())
 
 
+def test_many_sequences_have_scipys_percentiles_which_need_no_sequence_left_out():
+    totals, counts = ragged(np.random.default_rng(0), 2, 5001)
+    found = mean_intervals(totals, counts, rng=np.random.default_rng(7), n_resamples=500)
+    for cell, interval in enumerate(found):
+        expected = stats.bootstrap(
+            (totals[cell], counts[cell]),
+            lambda t, c, axis: t.sum(axis) / c.sum(axis),
+            paired=True,
+            vectorized=True,
+            n_resamples=500,
+            method="percentile",
+            rng=np.random.default_rng(7),
+        ).confidence_interval
+        assert (interval.method, interval.n) == ("percentile", 5001)
+        assert (interval.low, interval.high) == pytest.approx(tuple(expected), rel=1e-9)
+
+
 def test_an_interval_does_not_depend_on_the_unit():
     """In tenths the sums of resamples that equal the estimate are rounded in other ways."""
     values = np.array([3] * 4 + [1] * 8)
