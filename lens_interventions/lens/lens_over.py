@@ -91,8 +91,8 @@ def lens_over(
         )
     totals = np.zeros((len(averaged()), len(points), n_texts))
     counts = np.zeros((len(averaged()), n_texts), dtype=np.int64)
-    for place, (text_totals, text_counts) in read.items():
-        totals[..., place], counts[..., place] = text_totals, text_counts
+    while read:  # not held twice, as sums of many texts are large
+        place, (totals[..., place], counts[..., place]) = read.popitem()
     return LensAggregate(points, tuple(averaged()), totals, counts)
 
 

@@ -22,6 +22,8 @@ from .statistics import Divergence, related
 # On a CPU, a buffer beyond glibc's largest mmap threshold (32 MiB) returns to the system and faults
 # its pages in again on every use; a chunk's buffer of logits stays below that.
 _CPU_BUFFER_BYTES = 24 * 2**20
+# Each chunk reads the whole unembedding, so of a vocabulary beyond 98,000 a buffer is larger.
+_FEWEST_CPU_ROWS = 64
 # Logits that each thread on a CPU reduces at a time: with what is computed from them, they stay in
 # the second cache of its core.
 _THREAD_TILE_BYTES = 3 * 2**17
@@ -34,10 +36,10 @@ def default_chunk_size(unembedding: Float[Tensor, "d_vocab d_model"]) -> int:
     """Rows of logits to hold at a time: what fits a CPU's buffer or a GPU's free memory."""
     row_bytes = len(unembedding) * max(4, unembedding.dtype.itemsize)
     if unembedding.is_cuda:
-        budget = int(torch.cuda.mem_get_info(unembedding.device)[0] * _GPU_SHARE) // 6
+        fewest, budget = 1, int(torch.cuda.mem_get_info(unembedding.device)[0] * _GPU_SHARE) // 6
     else:
-        budget = _CPU_BUFFER_BYTES
-    return max(1, min(_MAX_ROWS, budget // row_bytes))
+        fewest, budget = _FEWEST_CPU_ROWS, _CPU_BUFFER_BYTES
+    return max(fewest, min(_MAX_ROWS, budget // row_bytes))
 
 
 class ChunkReducer:
