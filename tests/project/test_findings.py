@@ -153,7 +153,9 @@ def intervals_of(run):
     return [tuple(f"{e:+.3f}" for e in (i.estimate, i.low, i.high)) for i in intervals]
 
 
-@pytest.mark.parametrize("run", ["…/increment", "increment-longer", "…/reader", "reader-mlp"])
+@pytest.mark.parametrize(
+    "run", ["…/increment", "increment-longer", "increment-rank-8", "…/reader", "reader-mlp"]
+)
 def test_the_answers_to_questions_are_the_committed_results(run):
     """The interval of each verdict stands in the row that links the run."""
     page = (ROOT / "docs/questions.md").read_text().replace("−", "-")
@@ -243,6 +245,7 @@ SHOWN = [
 SMOLLM2, GEMMA = "smollm2-135m-instruct/", "gemma-3-270m/"
 READER, INCREMENT = "## A reader that adapts", "## An increment on a base"
 LONGER_INCREMENT = "## An increment trained for longer"
+SMALLER_INCREMENT = "## An increment of rank 8"
 MLP_READER = "## A reader whose MLPs adapt too"
 
 
@@ -254,6 +257,7 @@ MLP_READER = "## A reader whose MLPs adapt too"
         (GEMMA + "reader", "second-model", READER, ("condition", "as trained"), "zero"),
         (SMOLLM2 + "increment", "trained", INCREMENT, ("source", "true"), "base"),
         ("increment-longer", "trained", LONGER_INCREMENT, ("source", "true"), "base"),
+        ("increment-rank-8", "trained", SMALLER_INCREMENT, ("source", "true"), "base"),
         (GEMMA + "increment", "second-model", INCREMENT, ("source", "true"), "base"),
     ],
 )
