@@ -85,15 +85,14 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
-        if sys.platform != "win32":  # where it would keep a file from being replaced or removed
+        if sys.platform != "win32":  # There a mode may be "read-only", which nothing can replace.
             temporary.chmod(mode)
         try:
             temporary.replace(target)
         except PermissionError as error:
             # Python names the temporary file, which is gone by then.
-            raise OSError(
-                f"{path} cannot be written: {error.strerror}; close it in other programs"
-            ) from error
+            held = "; close it in other programs" if sys.platform == "win32" else ""
+            raise OSError(f"{path} cannot be written: {error.strerror}{held}") from error
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -1,8 +1,8 @@
 """A view as a command: `lens` or `generate` if they make it, otherwise `app` at the view."""
 
 import json
+import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,8 +33,20 @@ def command(subject: Subject, state: State) -> str | None:
 
 
 def _joined(words: Sequence[str]) -> str:
-    """One line for the shell of this machine; that of Windows has no single quotes."""
-    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
+    """One line for the shell of this machine: on Windows for cmd, which has no single quotes."""
+    if sys.platform != "win32":
+        return shlex.join(words)
+    return " ".join(word if _PLAIN.fullmatch(word) else _between_quotes(word) for word in words)
+
+
+# What means nothing to cmd.
+_PLAIN = re.compile(r"[\w./:=\\-]+", re.ASCII)
+
+
+def _between_quotes(word: str) -> str:
+    # Backslashes before a quotation mark are doubled, as `list2cmdline` does it.
+    inner = re.sub(r'(\\*)"', r'\1\1\\"', word)
+    return '"' + re.sub(r"(\\*)$", r"\1\1", inner) + '"'
 
 
 def fragment(state: State) -> str:

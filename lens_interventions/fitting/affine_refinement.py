@@ -80,8 +80,9 @@ def refine_affine_lens(
 
     Raises `ValueError` if the texts are too short to hold out and train, if a number of steps,
     tokens or measurements is below 1, if the lens belongs to other weights, if products are in half
-    precision, if a hook is on the final norm or the unembedding, or inside `torch.inference_mode`;
-    `TypeError` if one of these numbers or the seed is not a whole number, or `lens` is none.
+    precision, if a hook is on the final norm or the unembedding, or inside `torch.inference_mode`,
+    or if the model was loaded there; `TypeError` if one of these numbers or the seed is not a whole
+    number, or `lens` is none.
     """
     require_gradients("refine_affine_lens", bridge)
     require_instance("lens", lens, AffineLens)

@@ -71,9 +71,9 @@ def linear_ceiling(
 
     Raises `ValueError` for fewer than four texts or too short ones, layers or a `max_length` that
     do not fit the model, a hook on a block, held-out texts without a token to predict, a loss that
-    is not finite, or inside `torch.inference_mode`; `TypeError` for one text where many are
-    expected, or layers that are no list of whole numbers; `NotImplementedError` if the two streams
-    do not fit the model.
+    is not finite, or inside `torch.inference_mode`, or if the model was loaded there; `TypeError`
+    for one text where many are expected, or layers that are no list of whole numbers;
+    `NotImplementedError` if the two streams do not fit the model.
     """
     require_gradients("linear_ceiling", bridge)
     layers = tuple(sorted(chosen_layers(layers, int(bridge.cfg.n_layers))))

@@ -1,6 +1,6 @@
 """The cells of a batch that a lens reads: chosen positions of every text, a piece at a time."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +120,8 @@ def read_cells(
     **Arguments:**
 
     - `reducer`: from residuals to statistics.
-    - `pieces`: first text, first column and residual streams by the label of the point, of each.
+    - `pieces`: for each piece its first text, its first column, and its residual streams by the
+        label of the point.
     - `cells`: which to read.
     - `targets`: ids to rank in each cell, `[cell, k]`, by target; -1 for no next token.
     - `labels`: the points to keep.
@@ -138,45 +139,70 @@ def read_cells(
     shown = report is None and bool(progress)
     with progress_bar(total=len(cells.row), shown=shown, unit="pos", desc="lens") as bar:
         done = 0.0  # in positions, of which each point is a part
-        for top, left, streams in pieces:
-            n_texts, width, _ = next(iter(streams.values())).shape
-            of_texts = (cells.row >= top) & (cells.row < top + n_texts)
-            of_columns = (cells.column >= left) & (cells.column < left + width)
-            here = (of_texts & of_columns).nonzero()[:, 0]
-            _require_finite(streams, cells.row[here] - top, cells.column[here] - left, top, left)
-            # A piece may hold none of them; an empty tensor splits into one empty part.
-            for part in here.split(reducer.rows) if len(here) else ():
-                row, column = cells.row[part] - top, cells.column[part] - left
-                piece = {label: stream[row, column] for label, stream in streams.items()}
-                for label, residual in piece.items():
-                    if lens is not None and label != FINAL:
-                        piece[label] = lens(residual, point_layer(label, n_layers))
-                        _require_same_shape(piece[label], residual, label)
-                        if not piece[label].isfinite().all():
-                            raise ValueError(
-                                f"what the lens makes of finite residuals at {label} is not finite "
-                                "(NaN or infinite)"
-                            )
-                # A missing next token (-1) is read as token 0, and removed below.
-                ids = {name: target[part].clamp(min=0) for name, target in targets.items()}
-                for label, values in reducer.reduce(piece, ids):
-                    place = cells.row[part], cells.column[part]
-                    _require_numbers(values["log_normalizer"], label, *place, reducer.readout)
-                    if label in labels:
-                        for name, value in values.items():
-                            if name not in collected:
-                                shape = (len(labels), len(cells.row), *value.shape[1:])
-                                collected[name] = value.new_empty(shape)
-                            collected[name][labels.index(label), part] = value
-                    if report is not None:
-                        done += len(part) / len(piece)
-                        report(done / len(cells.row))
-                bar.update(len(part))
+        for part, residuals in _gathered(pieces, cells, reducer.rows):
+            for label, residual in residuals.items():
+                if lens is not None and label != FINAL:
+                    residuals[label] = lens(residual, point_layer(label, n_layers))
+                    _require_same_shape(residuals[label], residual, label)
+                    if not residuals[label].isfinite().all():
+                        raise ValueError(
+                            f"what the lens makes of finite residuals at {label} is not finite "
+                            "(NaN or infinite)"
+                        )
+            # A missing next token (-1) is read as token 0, and removed below.
+            ids = {name: target[part].clamp(min=0) for name, target in targets.items()}
+            for label, values in reducer.reduce(residuals, ids):
+                place = cells.row[part], cells.column[part]
+                _require_numbers(values["log_normalizer"], label, *place, reducer.readout)
+                if label in labels:
+                    for name, value in values.items():
+                        if name not in collected:
+                            shape = (len(labels), len(cells.row), *value.shape[1:])
+                            collected[name] = value.new_empty(shape)
+                        collected[name][labels.index(label), part] = value
+                if report is not None:
+                    done += len(part) / len(residuals)
+                    report(done / len(cells.row))
+            bar.update(len(part))
     for statistic in of_target("next"):
         collected[statistic.name].masked_fill_(targets["next"] < 0, statistic.missing)
     return {
         name: value[..., 0] if _has_one_target(STATISTICS[name]) else value
         for name, value in collected.items()
+    }
+
+
+def _gathered(
+    pieces: Iterable[tuple[int, int, Mapping[str, Float[Tensor, "part chunk d_model"]]]],
+    cells: Cells,
+    rows: int,
+) -> Iterator[tuple[Int[Tensor, " row"], dict[str, Float[Tensor, "row d_model"]]]]:
+    """At most `rows` cells at a time, by their numbers, with their residuals by label.
+
+    Few cells of several pieces are read together, since every reading needs the whole unembedding.
+    """
+    waiting: list[tuple[Tensor, dict[str, Tensor]]] = []
+    for top, left, streams in pieces:
+        n_texts, width, _ = next(iter(streams.values())).shape
+        of_texts = (cells.row >= top) & (cells.row < top + n_texts)
+        of_columns = (cells.column >= left) & (cells.column < left + width)
+        here = (of_texts & of_columns).nonzero()[:, 0]
+        _require_finite(streams, cells.row[here] - top, cells.column[here] - left, top, left)
+        # A piece may hold none of them; an empty tensor splits into one empty part.
+        for part in here.split(rows) if len(here) else ():
+            if sum(len(cell) for cell, _ in waiting) + len(part) > rows:
+                yield _joined(waiting)
+                waiting = []
+            row, column = cells.row[part] - top, cells.column[part] - left
+            waiting.append((part, {label: s[row, column] for label, s in streams.items()}))
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(parts: list[tuple[Tensor, dict[str, Tensor]]]) -> tuple[Tensor, dict[str, Tensor]]:
+    cells, residuals = zip(*parts, strict=True)
+    return torch.cat(cells), {
+        label: torch.cat([each[label] for each in residuals]) for label in residuals[0]
     }
 
 

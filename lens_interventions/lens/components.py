@@ -17,7 +17,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..model.exclusive import exclusive
-from ..model.hooks import last_logits_only, missing_hooks
+from ..model.hooks import hooks_as_found, last_logits_only, missing_hooks
 from ..model.points import FINAL, hook_name
 from ..model.precision import at_least_float32, is_half
 from ..model.product import product_dtype
@@ -94,7 +94,8 @@ def component_logits(
 
     # A causal model ignores padding on the right.
     options: dict[str, Any] = last_logits_only(bridge)
-    _, cache = bridge.run_with_cache(batch.tokens, names_filter=is_wanted, **options)
+    with hooks_as_found(bridge):
+        _, cache = bridge.run_with_cache(batch.tokens, names_filter=is_wanted, **options)
     final = cache[final_hook]
     labels, parts = _parts(bridge, read, cache, final, heads)
     if "token" in named:
@@ -208,11 +209,11 @@ def _require_sum(
     # An ablated layer writes nothing but what rounding leaves.
     rounding = 10 * torch.finfo(precision).eps * size.max()
     if not bool((error <= _TOLERANCE[is_half(precision)] * size + rounding).all()):
-        hooked = has_user_hooks(bridge)
+        with_hooks = has_user_hooks(bridge)
         raise NotImplementedError(
             f"what the {parts} does not add up to {whole} in {bridge.cfg.architecture} (a relative "
             f"error of {float((error / size).max()):.2g}), so it cannot be attributed"
-            + (": a hook on the bridge writes to the stream besides them" if hooked else "")
+            + (": a hook on the bridge writes to the stream besides them" if with_hooks else "")
         )
 
 

@@ -92,7 +92,8 @@ def lens_over(
     totals = np.zeros((len(averaged()), len(points), n_texts))
     counts = np.zeros((len(averaged()), n_texts), dtype=np.int64)
     while read:  # not held twice, as sums of many texts are large
-        place, (totals[..., place], counts[..., place]) = read.popitem()
+        place, (text_totals, text_counts) = read.popitem()
+        totals[..., place], counts[..., place] = text_totals, text_counts
     return LensAggregate(points, tuple(averaged()), totals, counts)
 
 

@@ -106,7 +106,7 @@ def logit_lens(
     - `lens`: a fitted lens, TransformerLens's `JacobianLens`, or any
         `f(residual, layer) -> residual`, applied below the last point.
     - `chunk_size`: how many rows of logits are held at a time; by default as many as fit into 24
-        MiB, or on CUDA into a part of the free memory.
+        MiB, but at least 64, or on CUDA as many as fit into a part of the free memory.
     - `progress`: whether to show a progress bar over chunks; or a function of the share that is
         done, from 0 to 1, which is called after each point of each chunk. An error that it raises
         ends the reading.

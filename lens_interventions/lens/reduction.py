@@ -22,7 +22,8 @@ from .statistics import Divergence, related
 # On a CPU, a buffer beyond glibc's largest mmap threshold (32 MiB) returns to the system and faults
 # its pages in again on every use; a chunk's buffer of logits stays below that.
 _CPU_BUFFER_BYTES = 24 * 2**20
-# Each chunk reads the whole unembedding, so of a vocabulary beyond 98,000 a buffer is larger.
+# From a vocabulary of 98,000 in float32 on, it is larger: each chunk reads the whole unembedding,
+# which would cost more with fewer rows.
 _FEWEST_CPU_ROWS = 64
 # Logits that each thread on a CPU reduces at a time: with what is computed from them, they stay in
 # the second cache of its core.

@@ -104,10 +104,11 @@ def mean_intervals(
     - A sequence with a count of 0 in a cell is left out of that cell, and `n` is the number of the
         others. With fewer than two there is no interval (`method` "none"); with none the estimate
         is nan.
-    - `method` is "BCa" (Efron 1987), or "percentile" for more than 5,000 sequences, where BCa takes
-        long and corrects little, and if BCa is undefined, because all resamples are equal or on one
-        side of the estimate. If all sequences agree, the interval has no width,
-        which says only that nothing varied in this sample; for shares use `share_interval`.
+    - `method` is "BCa" (Efron 1987). It is "percentile" for more than 5,000 sequences, where BCa
+        takes long and corrects little unless tails are heavy. It is "percentile", too, if BCa is
+        undefined, because all resamples are equal or on one side of the estimate. If all sequences
+        agree, the interval has no width, which says only that nothing varied in this sample; for
+        shares use `share_interval`.
     - With few sequences the bootstrap covers too little: at n = 10, a 95% interval of normal data
         covers about 90%.
 

@@ -30,7 +30,7 @@ from transformer_lens.model_bridge.generalized_components import base, block
 from .attention_masks import additive_masks
 from .capabilities import few_tokens, recall, weights_processed
 from .grouped_attention import GROUPED
-from .hooks import without_hooks
+from .hooks import torch_hooks_as_found, without_hooks
 from .kinds import weight_dtype
 from .llama_block import LlamaBlock, has_parts, same_update
 from .restoration import restore
@@ -214,20 +214,18 @@ def _llama_blocks(bridge: TransformerBridge) -> frozenset[int]:
         if same_update(LlamaBlock(original), *call):
             found.add(number)
 
-    handles = []
+    originals: list[Any] = [block._modules["_original_component"] for block in bridge.blocks]
+    looked_at = [number for number, original in enumerate(originals) if has_parts(original)]
+    if not looked_at:
+        return frozenset()
     try:
-        for number, block in enumerate(bridge.blocks):
-            original: Any = block._modules["_original_component"]
-            if has_parts(original):
-                look = partial(compare, number, original)
-                handles.append(block.register_forward_hook(look, with_kwargs=True))
-        if handles:
+        with torch_hooks_as_found(bridge.blocks):
+            for number in looked_at:
+                look = partial(compare, number, originals[number])
+                bridge.blocks[number].register_forward_hook(look, with_kwargs=True)
             _run_at_the_end(bridge)
     except (RuntimeError, ValueError, TypeError, IndexError):
         return frozenset()  # no mask of this form, or hooks of torch that are made for other texts
-    finally:
-        for handle in handles:
-            handle.remove()
     return frozenset(found)
 
 

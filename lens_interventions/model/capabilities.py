@@ -21,7 +21,7 @@ from transformers import DynamicCache
 from .._progress import say
 from .attention_cache import as_argument
 from .exclusive import exclusive
-from .hooks import capture, without_hooks
+from .hooks import capture, torch_hooks_as_found, without_hooks
 from .kinds import ReadableModel, architecture, inner_model, recurrent_parts, weight_dtype
 from .points import FINAL, INPUT, hook_name
 from .precision import at_least_float32, is_half
@@ -119,13 +119,14 @@ def blocks_return_tuples(bridge: TransformerBridge) -> bool:
             outputs.append(output)
             raise StopAtLayerException(torch.empty(0))
 
-        handle = bridge.blocks[0].register_forward_hook(look)
-        try:
-            # This may be asked while a text runs, and its hooks expect no other text.
-            with torch.no_grad(), without_hooks(bridge.hook_points()):
-                bridge(torch.zeros(1, 1, dtype=torch.long, device=bridge.cfg.device))
-        finally:
-            handle.remove()
+        # This may be asked while a text runs, and its hooks expect no other text.
+        with (
+            torch.no_grad(),
+            without_hooks(bridge.hook_points()),
+            torch_hooks_as_found([bridge.blocks[0]]),
+        ):
+            bridge.blocks[0].register_forward_hook(look)
+            bridge(torch.zeros(1, 1, dtype=torch.long, device=bridge.cfg.device))
         return isinstance(outputs[0], tuple)
 
     return recall(bridge, "blocks return tuples", find, any_hooks=True)  # at every decoding step

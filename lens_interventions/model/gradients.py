@@ -23,7 +23,7 @@ def require_gradients(caller: str, bridge: TransformerBridge) -> None:
     if any(parameter.is_inference() for parameter in _parameters(bridge)):
         raise ValueError(
             f"{caller} needs gradients, and the model was loaded inside torch.inference_mode, so "
-            "its weights cannot take part in any: load it outside"
+            "its weights cannot have any: load it outside"
         )
 
 

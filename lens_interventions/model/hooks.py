@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
@@ -31,6 +31,15 @@ TOKENS = "embed.hook_in"
 
 Key = TypeVar("Key")
 
+# Where torch keeps the forward hooks of a module, and what it knows of each.
+_PLACES_OF_TORCH = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+)
+
 
 @contextmanager
 def without_hooks(hook_points: Iterable[HookPoint]) -> Iterator[None]:
@@ -39,8 +48,8 @@ def without_hooks(hook_points: Iterable[HookPoint]) -> Iterator[None]:
     Permanent hooks stay, because some architectures are adapted by them.
     """
     # There are hundreds of points, and hardly any has a hook.
-    hooked = [point for point in hook_points if point.fwd_hooks or point.bwd_hooks]
-    points = [point for point in hooked if has_temporary_hooks(point)]
+    with_hooks = [point for point in hook_points if point.fwd_hooks or point.bwd_hooks]
+    points = [point for point in with_hooks if has_temporary_hooks(point)]
     saved = [(point, point._forward_hooks, point._backward_hooks) for point in points]
 
     def put_back() -> None:
@@ -74,23 +83,30 @@ def last_logits_only(bridge: TransformerBridge) -> dict[str, int | Tensor]:
 
 
 def _taking_off(points: Iterable[HookPoint]) -> Callable[[], None]:
-    """What takes off the forward hooks that are put on some points from now on."""
-    found = [(point, list(point.fwd_hooks), set(point._forward_hooks)) for point in points]
+    """What takes off the forward hooks that are put on some points from now on.
+
+    Permanent ones stay, which only the user can have put on.
+    """
+    found = [
+        (point, {*point._forward_hooks, *(handle.hook.id for handle in point.fwd_hooks)})
+        for point in points
+    ]
 
     def take_off() -> None:
-        for point, handles, keys in found:
+        for point, before in found:
+            stay = before | {handle.hook.id for handle in point.fwd_hooks if handle.is_permanent}
             # Not by the handles: an interrupt may come after torch has a hook and before
             # TransformerLens has its handle.
-            for key in set(point._forward_hooks) - keys:
+            for key in set(point._forward_hooks) - stay:
                 del point._forward_hooks[key]
-            point.fwd_hooks[:] = handles
+            point.fwd_hooks[:] = [h for h in point.fwd_hooks if h.hook.id in stay]
 
     return take_off
 
 
 @contextmanager
-def hooked(bridge: ReadableModel, hooks: Sequence[Hook]) -> Iterator[None]:
-    """`bridge.hooks(fwd_hooks=hooks)`, of which an interrupt leaves nothing behind."""
+def hooks_as_found(bridge: ReadableModel) -> Iterator[None]:
+    """Take off what TransformerLens has put on inside and an interrupt has left on."""
     level, take_off = bridge.context_level, _taking_off(bridge.hook_points())
 
     def put_back() -> None:
@@ -98,11 +114,34 @@ def hooked(bridge: ReadableModel, hooks: Sequence[Hook]) -> Iterator[None]:
         bridge.context_level = level
 
     try:
-        with bridge.hooks(fwd_hooks=list(hooks)):
-            yield
+        yield
     except BaseException:
         restore(put_back)
         raise
+
+
+@contextmanager
+def hooked(bridge: ReadableModel, hooks: Sequence[Hook]) -> Iterator[None]:
+    """`bridge.hooks(fwd_hooks=hooks)`, of which an interrupt leaves nothing behind."""
+    with hooks_as_found(bridge), bridge.hooks(fwd_hooks=list(hooks)):
+        yield
+
+
+@contextmanager
+def torch_hooks_as_found(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Take off torch's forward hooks that are put on some modules inside."""
+    places = [getattr(module, name) for module in modules for name in _PLACES_OF_TORCH]
+    before = [set(hooks) for hooks in places]
+
+    def take_off() -> None:
+        for hooks, keys in zip(places, before, strict=True):
+            for key in set(hooks) - keys:
+                del hooks[key]
+
+    try:
+        yield
+    finally:
+        restore(take_off)
 
 
 @contextmanager

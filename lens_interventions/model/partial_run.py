@@ -17,7 +17,7 @@ from transformers import Cache
 from .attention_cache import as_argument
 from .attention_masks import additive_masks
 from .capabilities import blocks_return_tuples
-from .hooks import Hook, hooked, stop, without_hooks
+from .hooks import Hook, hooked, stop, torch_hooks_as_found, without_hooks
 from .points import FINAL, hook_name
 from .readout import refuse_readout_hooks
 from .replaced_forwards import replaced_forwards
@@ -151,11 +151,9 @@ def _entering(block: nn.Module, resid: Tensor) -> Iterator[None]:
             return (resid, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": resid}
 
-    handle = block.register_forward_pre_hook(enter, with_kwargs=True)
-    try:
+    with torch_hooks_as_found([block]):
+        block.register_forward_pre_hook(enter, with_kwargs=True)
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager

@@ -78,14 +78,18 @@ def residual_pieces(
 ) -> Iterator[tuple[int, int, dict[str, Float[Tensor, "part chunk d_model"]]]]:
     """The residual stream by label, in pieces: the first text and column of each, and its streams.
 
-    Of many texts, only some are held at a time. Each text is cut like `residual_chunks` cuts it.
-    Texts stay together if there are hooks on the bridge, which may have been made for all of them.
+    Of many texts, only some are held at a time. Each text is cut as `residual_chunks` cuts it.
+    Texts stay together if there are hooks on the bridge, which may have been made for all of them,
+    and if the longest turns on other rotary frequencies, as it then does for all.
 
     Raises `ValueError` if the model has no such point or the batch is padded on the left.
     """
     _require_no_left_padding(batch)
     n_texts, width = batch.tokens.shape
-    together = n_texts if has_user_hooks(bridge) else max(1, _WHOLE // width)
+    whole = has_user_hooks(bridge) or (
+        isinstance(bridge, TransformerBridge) and width > frequencies_change_after(bridge)
+    )
+    together = n_texts if whole else max(1, _WHOLE // width)
     for first in range(0, n_texts, together):
         texts = batch
         if together < n_texts:

@@ -1,4 +1,4 @@
-"""The hooks that a user has put on a model: whether there are any, of which kind, and where."""
+"""The hooks that a user has put on a model: whether there are any, and what follows from that."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -72,15 +72,15 @@ def moved_right(bridge: ReadableModel, batch: TokenBatch) -> TokenBatch:
     Raises `ValueError` if that moves a text while the user has hooks on the model, which would find
     its tokens in other columns than in the user's own runs.
     """
-    hooked = has_user_hooks(bridge)
-    if hooked and batch.left_padded:
+    with_hooks = has_user_hooks(bridge)
+    if with_hooks and batch.left_padded:
         raise ValueError(
             "there are hooks on the bridge and padding on the left, which would be moved to the "
             "right, away from the columns that the hooks expect: pad on the right, or take the "
             "hooks off for this call (logit_lens also reads the ActivationCache of a hooked run)"
         )
     fits = batch.tokens.shape[1] <= int(bridge.cfg.n_ctx)
-    return batch if hooked and fits else batch.padded_on("right")
+    return batch if with_hooks and fits else batch.padded_on("right")
 
 
 def modules_of(bridge: ReadableModel) -> Iterator[nn.Module]:

@@ -93,9 +93,9 @@ def search_sequence(
     Raises `ValueError` if there is more than one prompt, the text does not fit the model's context,
     the budget does not pay for one evaluation of each restart, an argument makes no sense, the
     objective has no gradient, a hook is on the embedding, the final norm or the unembedding, or the
-    call is inside `torch.inference_mode`; `NotImplementedError` if the model does more to an
-    embedding than multiply it; `TypeError` if `start`, `n_tokens`, `budget` or `seed` is not of
-    integers.
+    call is, or the model was loaded, inside `torch.inference_mode`; `NotImplementedError` if the
+    model does more to an embedding than multiply it; `TypeError` if `start`, `n_tokens`, `budget`
+    or `seed` is not of integers.
     """
     require_gradients("search_sequence", bridge)
     options = SearchOptions() if options is None else options

@@ -149,8 +149,10 @@ def test_a_command_names_the_lens_where_its_patch_reads_one(patch, wanted):
 def test_on_windows_a_text_is_between_double_quotes(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     subject = Subject(shared_bridge("llama"), Origin(options=()))
-    line = recipe_command(subject, State(panel="read", text='people say "mean"'))
-    assert line.endswith(' -- "people say \\"mean\\""')
+    line = recipe_command(subject, State(panel="read", text='say "mean" & 100%\\'))
+    assert line == 'lens-interventions lens -- "say \\"mean\\" & 100%\\\\"'
+    line = recipe_command(subject, State(panel="patch", text="mean", layer=1))
+    assert line == 'lens-interventions app --view "panel=patch&text=mean&layer=1"'
 
 
 def test_a_bridge_from_a_notebook_has_no_command(client):

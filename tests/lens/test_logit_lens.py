@@ -11,6 +11,7 @@ from transformer_lens.tools import analysis
 import lens_interventions as li
 from lens_interventions.lens import reduction
 from lens_interventions.lens.logit_lens import logit_lens
+from lens_interventions.model import residuals as model_residuals
 from tests.support import reference
 from tests.support.architectures import LENS_ARCHITECTURES, N_CTX
 from tests.support.clean import hook_refused
@@ -107,6 +108,30 @@ def test_tokens_that_the_head_excludes_have_no_part_in_a_distribution(arch, dive
         )
         last = np.broadcast_to(logits[-1], logits.shape)
         np.testing.assert_allclose(read.js_final, reference.js(last, logits), atol=1e-9)
+
+
+@pytest.mark.parametrize(("d_vocab", "rows"), [(100, 8192), (49_152, 128), (262_144, 64)])
+def test_a_chunk_has_24_mib_of_logits_or_64_rows(d_vocab, rows):
+    assert reduction.default_chunk_size(torch.empty(d_vocab, 2)) == rows
+
+
+def test_few_positions_of_many_texts_are_multiplied_together(monkeypatch):
+    """Each product reads the whole unembedding."""
+    bridge, sizes = shared_bridge("llama"), []
+    reduce = reduction.ChunkReducer.reduce
+
+    def counted(self, residuals, targets):
+        sizes.append(len(residuals["final_post"]))
+        return reduce(self, residuals, targets)
+
+    texts = [text.tolist() for text in TOKENS.repeat(4, 1)]
+    whole = logit_lens(bridge, texts, positions=-1)
+    monkeypatch.setattr(model_residuals, "_WHOLE", 24)
+    monkeypatch.setattr(reduction.ChunkReducer, "reduce", counted)
+    few = logit_lens(bridge, texts, positions=-1, chunk_size=5)
+    assert sizes == [4, 4]  # pieces of two texts
+    np.testing.assert_allclose(few.entropy, whole.entropy, rtol=0, atol=SHAPE_ATOL)
+    assert torch.equal(few.top_ids, whole.top_ids)
 
 
 def test_the_last_point_is_the_model(bridge):

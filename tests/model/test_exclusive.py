@@ -55,9 +55,10 @@ def in_threads(work):
 
 
 def said_by_a_child(bridge, sender):
+    # Nothing is run: threads of torch do not survive a fork.
     try:
-        CALLS["lens"](bridge, TEXTS[0])
-        sender.send("it ran")
+        with exclusive_use(bridge):
+            sender.send("it would run")
     except RuntimeError as error:
         sender.send(str(error))
 
@@ -81,17 +82,18 @@ def test_a_process_that_was_forked_in_the_middle_of_a_run_is_told():
         other.start()
         held.wait(60)
         said = []
-        for bridge in (running, free):
-            child = forked(target=said_by_a_child, args=(bridge, sender))
-            child.start()
-            said.append(receiver.recv() if receiver.poll(60) else "nothing")
-            child.kill()
-            child.join()
-        done.set()
-        other.join()
+        try:
+            for bridge in (running, free):
+                child = forked(target=said_by_a_child, args=(bridge, sender))
+                child.start()
+                said.append(receiver.recv() if receiver.poll(60) else "nothing")
+                child.kill()
+                child.join()
+        finally:
+            done.set()
+            other.join()
     assert re.search(r"forked while another thread ran the model.*spawn", said[0])
-    assert said[1] == "it ran"
-    CALLS["lens"](running, TEXTS[0])
+    assert said[1] == "it would run"
 
 
 @pytest.mark.usefixtures("many_switches")

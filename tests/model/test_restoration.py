@@ -2,6 +2,7 @@
 
 import ast
 import linecache
+import re
 import sys
 from contextlib import contextmanager
 
@@ -11,7 +12,13 @@ import torch
 from lens_interventions.model import restoration
 from lens_interventions.model.bypass import Unwrapping
 from lens_interventions.model.gradients import frozen
-from lens_interventions.model.hooks import hooked, temporary_hooks, without_hooks
+from lens_interventions.model.hooks import (
+    hooked,
+    hooks_as_found,
+    temporary_hooks,
+    torch_hooks_as_found,
+    without_hooks,
+)
 from lens_interventions.model.other_weights import attention_inputs, matrix, other_weights
 from lens_interventions.model.replaced_forwards import replaced_forwards
 from tests.support.clean import left_as_found
@@ -22,6 +29,14 @@ from tests.support.tiny import shared_bridge
 def other_attention(bridge):
     modules = attention_inputs(bridge, 1).values()
     return other_weights(bridge, {module: 2 * matrix(module) for module in modules}, "twice")
+
+
+@contextmanager
+def with_torch_hooks(bridge):
+    with torch_hooks_as_found(bridge.blocks):
+        bridge.blocks[0].register_forward_hook(lambda *_: None, always_call=True)
+        bridge.blocks[1].register_forward_pre_hook(lambda *_: None, with_kwargs=True)
+        yield
 
 
 TWO_HOOKS = [(f"blocks.{n}.hook_resid_pre", lambda x, hook: 2 * x) for n in (0, 1)]
@@ -35,13 +50,17 @@ CHANGES = {
     "hooks on": lambda bridge: temporary_hooks(
         [(bridge.hook_dict[name], hook) for name, hook in TWO_HOOKS]
     ),
+    "torch's hooks on": with_torch_hooks,
     "hooks off": lambda bridge: without_hooks(bridge.hook_points()),
     "gradients": frozen,
 }
 
 
 # How TransformerLens puts hooks on and takes them off.
-HOOKING = {"_hooks_context", "add_hook_to_point", "_remove_temporary_hook", "add_hook"}
+HOOKING = {
+    *("_hooks_context", "add_hook_to_point", "_remove_temporary_hook"),
+    *("add_hook", "remove_hooks", "_remove_hooks"),
+}
 
 
 def called_by_restore(frame):
@@ -103,9 +122,17 @@ def test_an_interrupt_on_the_way_back_leaves_the_model_as_it_was(what):
     assert lines_at_which_the_model_is_left_as_it_was(CHANGES[what], called_by_restore) > 1
 
 
+@contextmanager
+def cached(bridge):
+    with hooks_as_found(bridge):
+        bridge.run_with_cache(torch.arange(4, 8)[None], names_filter=[TWO_HOOKS[0][0]])
+        yield
+
+
 HOOKED = {
     "by name": lambda bridge: hooked(bridge, TWO_HOOKS),
     "by point": CHANGES["hooks on"],
+    "for a cache": cached,
 }
 
 
@@ -115,12 +142,21 @@ def test_an_interrupt_while_hooks_are_put_on_or_taken_off_leaves_none_on(how):
     assert lines_at_which_the_model_is_left_as_it_was(HOOKED[how], puts_on_hooks) > 10
 
 
-def test_the_library_puts_on_all_its_hooks_in_such_a_way():
+def test_the_library_puts_on_all_its_hooks_this_way():
     """`bridge.hooks` itself leaves hooks on if an interrupt comes while it takes them off."""
+    puts_on = re.compile(r"hooks|add_(perma_)?hook|run_with_(cache|hooks)|register_\w*hook")
     found = []
     for file in sorted((ROOT / "lens_interventions").rglob("*.py")):
-        calls = [node for node in ast.walk(ast.parse(file.read_text())) if type(node) is ast.Call]
-        for call in calls:
-            if isinstance(call.func, ast.Attribute) and call.func.attr in ("hooks", "add_hook"):
-                found.append((file.name, call.func.attr))
-    assert sorted(found) == [("hooks.py", "add_hook"), ("hooks.py", "hooks")]
+        for node in ast.walk(ast.parse(file.read_text())):
+            called = node.func if isinstance(node, ast.Call) else None
+            if isinstance(called, ast.Attribute) and puts_on.fullmatch(called.attr):
+                found.append((file.name, called.attr))
+    # Each of these is inside `hooks_as_found`, `torch_hooks_as_found` or `temporary_hooks`.
+    assert sorted(found) == [
+        ("bypass.py", "register_forward_hook"),
+        ("capabilities.py", "register_forward_hook"),
+        ("components.py", "run_with_cache"),
+        ("hooks.py", "add_hook"),
+        ("hooks.py", "hooks"),
+        ("partial_run.py", "register_forward_pre_hook"),
+    ]

@@ -50,8 +50,8 @@ def read(path):
 def run(*notebooks):
     """One after the other, in the folder of the notebooks; an error in a cell is raised.
 
-    All in one kernel, as most of the time to start one goes into imports. Each finds it empty, with
-    torch as at the start.
+    All in one kernel, as most of the time to start one goes into imports. Each finds it empty, and
+    gradients on.
     """
     where = {"metadata": {"path": str(FOLDER)}}
     joined = nbformat.v4.new_notebook(metadata=notebooks[0].metadata)

@@ -200,6 +200,6 @@ def _require_distinct(units: Sequence[Unit]) -> None:
     twice = sorted({unit.key for unit in units if times[unit.key.casefold()] > 1})
     if twice:
         raise ValueError(
-            "units need different names, apart from capital letters; these occur twice: "
+            "names of units must differ in more than capital letters; these occur twice: "
             + ", ".join(twice[:5])
         )

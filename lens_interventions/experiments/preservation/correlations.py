@@ -35,8 +35,9 @@ def spearman(
     were regressed out of both: `(r_yx - r_yz r_xz) / sqrt((1 - r_yz^2)(1 - r_xz^2))`.
 
     Whole clusters are drawn with replacement (`scipy.stats.bootstrap`, BCa, or percentile where it
-    is undefined). Ranks are those of the full sample, so that a resample is a weighted sum of each
-    cluster's moments. The p-value is the smallest error at which the interval leaves out 0.
+    is undefined or there are more than 5,000 clusters). Ranks are those of the full sample, so that
+    a resample is a weighted sum of each cluster's moments. The p-value is the smallest error at
+    which the interval leaves out 0.
     """
     names, of = np.unique(clusters, return_inverse=True)
     variables = [_standard_ranks(v) for v in (y, x, *(() if given is None else (given,)))]

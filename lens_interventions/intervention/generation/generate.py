@@ -38,8 +38,8 @@ from .read_steps import read_steps, try_options
 from .result import Generation, GenerationStep
 from .sampler import Sampler, has_ended, make_sampler, prompt_seeds, stop_criteria
 
-# Tokens of prompts that go through the model at a time: at most so many, and fewer of long prompts,
-# so that a head has scores of so many pairs of them.
+# At most this many tokens of prompts go through the model at a time, and fewer of long prompts: a
+# head scores at most this many pairs of tokens.
 _CHUNK_TOKENS, _CHUNK_PAIRS = 4096, 2**20
 # From this many steps on, a trial of which product is the faster one is worth its time.
 _MANY_STEPS = 16
@@ -133,8 +133,9 @@ def generate(
         no trajectory.
     - `callback`: a function that gets a `GenerationStep` after every token.
     - `chunk_size`: how many positions of the prompts go through the model at a time, to bound
-        memory; by default as many as make 4096 tokens in the batch. While hooks are on the bridge
-        it is all of them, and memory grows with the square of the longest prompt.
+        memory; by default as many as make 4096 tokens in the batch, and fewer of prompts longer
+        than 256 tokens. While hooks are on the bridge it is all of them, and memory grows with the
+        square of the longest prompt.
     - `progress`: show a progress bar over new tokens.
 
     **Returns:** a `Generation`.

@@ -70,10 +70,11 @@ def head_slopes(
 
     Raises `ValueError` for an unknown source or scope, a patch that is refused, if no text has a
     token to predict, if a loss is not finite, if a hook is on a block, if the file holds something
-    else, or inside `torch.inference_mode`; `TypeError` for one text where many are expected, or
-    anything but one patch; `NotImplementedError` if the two streams do not fit the model, or its
-    keys, values or attention patterns have no hooks; `OSError` if the file cannot be written, or
-    another process is writing it. Warns if no text has one of the positions that the patch names.
+    else, or inside `torch.inference_mode`, or if the model was loaded there; `TypeError` for one
+    text where many are expected, or anything but one patch; `NotImplementedError` if the two
+    streams do not fit the model, or its keys, values or attention patterns have no hooks; `OSError`
+    if the file cannot be written, or another process is writing it. Warns if no text has one of the
+    positions that the patch names.
     """
     require_gradients("head_slopes", bridge)
     length = piece_length(bridge, max_length)

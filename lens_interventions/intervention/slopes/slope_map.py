@@ -104,10 +104,10 @@ def slope_map(
 
     Raises `ValueError` for an unknown source, mode, scope or layer, if no text has a token to
     predict, if a loss is not finite, if a hook is on a block, if the model is in training mode, if
-    the file holds another map or could not know a function again, or inside `torch.inference_mode`;
-    `TypeError` for one text where many are expected, or layers that are no list of whole numbers;
-    `NotImplementedError` if the two streams do not fit the model; `OSError` if the file cannot be
-    written, or another process is writing it.
+    the file holds another map or could not know a function again, or inside `torch.inference_mode`,
+    or if the model was loaded there; `TypeError` for one text where many are expected, or layers
+    that are no list of whole numbers; `NotImplementedError` if the two streams do not fit the
+    model; `OSError` if the file cannot be written, or another process is writing it.
     """
     require_gradients("slope_map", bridge)
     length = piece_length(bridge, max_length)

@@ -83,9 +83,9 @@ def teacher_forced_log_probs(
     position, `positions` would have to be counted across pieces, `prompt_length` exceeds a text,
     `where` has another shape, logits are not a number, the model is in training mode, ids are not
     in the vocabulary, those that a source returns, too, or `enable_grad` is set inside
-    `torch.inference_mode`; `TypeError` if the input is neither text nor ids, or for anything else
-    than patches; `NotImplementedError` if the model's logits are not read off one residual stream.
-    Warns if no text has one of the positions that a patch names.
+    `torch.inference_mode` or for a model that was loaded there; `TypeError` if the input is neither
+    text nor ids, or for anything else than patches; `NotImplementedError` if the model's logits are
+    not read off one residual stream. Warns if no text has one of the positions that a patch names.
     """
     if enable_grad:
         require_gradients("enable_grad=True", bridge)
@@ -171,10 +171,10 @@ def teacher_forced_logits(
     pieces do not all begin with a BOS token or all without, one of `fwd_hooks` does not act by
     position, `positions` would have to be counted across pieces, `prompt_length` exceeds a text,
     logits are not a number, the model is in training mode, ids are not in the vocabulary, those
-    that a source returns, too, or `enable_grad` is set inside `torch.inference_mode`; `TypeError`
-    if the input is neither text nor ids, or for anything else than patches; `NotImplementedError`
-    if the model's logits are not read off one residual stream. Warns if no text has one of the
-    positions that a patch names.
+    that a source returns, too, or `enable_grad` is set inside `torch.inference_mode` or for a model
+    that was loaded there; `TypeError` if the input is neither text nor ids, or for anything else
+    than patches; `NotImplementedError` if the model's logits are not read off one residual stream.
+    Warns if no text has one of the positions that a patch names.
     """
     if enable_grad:
         require_gradients("enable_grad=True", bridge)
