@@ -18,13 +18,14 @@ from transformers import (
 )
 
 import lens_interventions as li
+from lens_interventions.intervention.generation.cached_decoder import CachedDecoder
 from lens_interventions.intervention.sources import BackPatch, source_names
 from lens_interventions.intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from tests.support.architectures import LENS_ARCHITECTURES, MPT_WITH_CACHE, WINDOW
 from tests.support.clean import left_as_found
 from tests.support.exact import float64_softmax, tolerance
 from tests.support.reference_generation import generate_naively
-from tests.support.tiny import D_VOCAB, shared_bridge
+from tests.support.tiny import D_VOCAB, shared_bridge, tiny_bridge
 
 # One text is longer than the sliding windows, one is a single token.
 PROMPTS = [[5, 17, 4, 44, 17, 60, 9, 9, 31, 8], [33], [70, 70, 12, 99]]
@@ -339,3 +340,22 @@ def test_a_row_that_ends_before_the_positions_of_a_trajectory_costs_nobody_the_t
         )
     assert out.trajectory is None
     assert out.tokens.tolist() == plain.tokens.tolist()
+
+
+@pytest.mark.parametrize(
+    ("n_prompts", "length", "columns"), [(1, 200, [4096]), (3, 200, [1365]), (1, 1100, [953])]
+)
+def test_longer_prompts_are_read_fewer_columns_at_a_time(monkeypatch, n_prompts, length, columns):
+    """A head has scores for each pair of a column and an earlier one."""
+    found, begin = [], CachedDecoder.__init__
+
+    def seen(self, *args, chunk_size, **options):
+        found.append(chunk_size)
+        begin(self, *args, chunk_size=chunk_size, **options)
+
+    bridge = tiny_bridge("llama", max_position_embeddings=2048)
+    ids = torch.arange(length).expand(n_prompts, -1) % 90 + 5
+    li.generate(bridge, ids[:, :3], max_new_tokens=1)  # checks of the model decode, too
+    monkeypatch.setattr(CachedDecoder, "__init__", seen)
+    li.generate(bridge, ids, max_new_tokens=1)
+    assert found == columns
