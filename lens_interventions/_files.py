@@ -85,7 +85,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
-        if sys.platform != "win32":  # There a mode may be "read-only", which nothing can replace.
+        # On Windows a mode only says whether a file is read-only, and then it cannot be replaced.
+        if sys.platform != "win32":
             temporary.chmod(mode)
         try:
             temporary.replace(target)
@@ -137,8 +138,7 @@ def load_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], dic
     try:
         with safe_open(str(path), framework="pt") as file:
             rest = json.loads((file.metadata() or {}).get(kind, "{}"))
-            # A view of the mapped file would change with the file, and keep Windows from replacing
-            # it.
+            # Views of the mapped file would change with it, and Windows could not replace it.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a saved {kind}: {error}") from error

@@ -39,12 +39,13 @@ def _joined(words: Sequence[str]) -> str:
     return " ".join(word if _PLAIN.fullmatch(word) else _between_quotes(word) for word in words)
 
 
-# What means nothing to cmd.
+# Words in which cmd finds nothing to interpret.
 _PLAIN = re.compile(r"[\w./:=\\-]+", re.ASCII)
 
 
 def _between_quotes(word: str) -> str:
-    # Backslashes before a quotation mark are doubled, as `list2cmdline` does it.
+    # As `subprocess.list2cmdline` does it, which leaves & and | without quotes: backslashes before
+    # a quotation mark are doubled.
     inner = re.sub(r'(\\*)"', r'\1\1\\"', word)
     return '"' + re.sub(r"(\\*)$", r"\1\1", inner) + '"'
 

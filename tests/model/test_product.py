@@ -54,6 +54,18 @@ def test_weighted_rows_are_the_product_to_float32_rounding(factors, fast):
     torch.testing.assert_close(found, x.double() @ weight.double().T, rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("shape", [(1,), (3,), (2, 5), ()])
+def test_an_average_is_as_exact_for_one_row_as_for_many(shape):
+    """Of as many rows as SmolLM2's embedding, which have something in common."""
+    generator = torch.Generator().manual_seed(0)
+    weight = 0.1 * torch.randn(49_152, 64, generator=generator) + 0.6
+    x = (5 * torch.randn(*shape, len(weight), generator=generator)).softmax(-1)
+    found = weighted_rows(x, weight, fast=False)
+    assert found.shape == (*shape, 64)
+    # A few units of float32 in numbers near 0.6.
+    torch.testing.assert_close(found.double(), x.double() @ weight.double(), rtol=0, atol=2e-6)
+
+
 @pytest.mark.usefixtures("always_faster")
 def test_gradients_are_those_of_the_plain_product(factors):
     x, weight = factors
