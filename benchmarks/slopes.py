@@ -29,11 +29,6 @@ def plain_map(bridge: TransformerBridge, tokens: Tensor) -> li.SlopeMap:
     return li.slope_map(bridge, tokens, sources=PLAIN, modes=MODES[:2], progress=False)
 
 
-def whole_map(bridge: TransformerBridge, tokens: Tensor) -> li.SlopeMap:
-    """The map of all cells."""
-    return li.slope_map(bridge, tokens, sources=SOURCES, modes=MODES, progress=False)
-
-
 def measure(quick: bool) -> list[Row]:
     """Maps and patched runs in plain forwards, and how many maps the patched runs take."""
     length, alone, together = 128, (2, 7, 12, 17, 22, 27), (7, 22)
@@ -49,10 +44,13 @@ def measure(quick: bool) -> list[Row]:
             for source, mode in product(sources, modes)
         ]
 
-    def one_by_one(source: str, mode: str) -> None:
+    def whole_map() -> None:
+        li.slope_map(bridge, tokens, sources=SOURCES, modes=MODES, progress=False)
+
+    def one_by_one(mode: str) -> None:
         for layer in alone:
-            for patch in patches(layer, [source], [mode]):
-                li.teacher_forced_log_probs(bridge, tokens, patch)
+            (patch,) = patches(layer, ["random"], [mode])
+            li.teacher_forced_log_probs(bridge, tokens, patch)
 
     def layer_in_one_call() -> None:
         for layer in together:
@@ -62,9 +60,9 @@ def measure(quick: bool) -> list[Row]:
         {
             "forward": lambda: forward(bridge, tokens),
             "plain map": lambda: plain_map(bridge, tokens),
-            "map": lambda: whole_map(bridge, tokens),
-            "plain": lambda: one_by_one("random", "interpolate"),
-            "lens": lambda: one_by_one("random", "correct"),
+            "map": whole_map,
+            "plain": lambda: one_by_one("interpolate"),
+            "lens": lambda: one_by_one("correct"),
         },
         1 if quick else 2,
     )

@@ -8,7 +8,7 @@ own, and the first part of the path must be the token, which no other site knows
 import secrets
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -72,12 +72,9 @@ def _name(address: str) -> str | None:
 def _with_headers(send: Send) -> Send:
     async def wrapped(message: Message) -> None:
         if message["type"] == "http.response.start":
-            given = [(k.encode(), v.encode()) for k, v in _HEADERS.items()]
-            named = {name for name, _ in message["headers"]}
-            message["headers"] = [
-                *message["headers"],
-                *(pair for pair in given if pair[0] not in named),
-            ]
+            headers = MutableHeaders(scope=message)
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
         await send(message)
 
     return wrapped

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from ..drawing.labels import shorten
+
 MOST_CHARACTERS = 20_000
 _MOST_ITEMS = 2_000  # of a list: tokens to continue from, messages, watched tokens
 
@@ -143,5 +145,4 @@ def _parsed(name: str, value: object, kind: Any) -> Any:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:59] + "…"
+    return shorten(repr(value), 60)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..drawing.colours import ColourScale, prefers_dark_ink
+from ..drawing.colours import DARK_INK, LIGHT_INK, ColourScale, prefers_dark_ink
 from ..drawing.labels import rounded, visible
 from ..lens.commitment import CRITERIA, Commitment
 from ..lens.trajectory import Trajectory
@@ -53,7 +53,7 @@ def strip(trajectory: Trajectory, found: Commitment) -> list[dict[str, Any]]:
             "guess": visible(trajectory.vocab[guess]),
             "name": name,
             "colour": None if name is None else "#" + bytes(rgb).hex(),
-            "ink": "#000000" if ink else "#ffffff",
+            "ink": DARK_INK if ink else LIGHT_INK,
         }
         for position, token, guess, name, rgb, ink in cells
     ]

@@ -113,13 +113,15 @@ def lens(
 
 
 def _text(text: str | None, file: Path | None) -> str:
+    from ..materials.readers import JSON_LINES
+
     if text is not None and file is not None:
         raise typer.BadParameter("got both a text and --file: give only one of them")
     if text is not None:
         read = text
     elif file is None:
         raise typer.BadParameter("there is nothing to read: give a text, or --file")
-    elif file.suffix.lower() == ".jsonl":
+    elif file.suffix.lower() in JSON_LINES:
         raise typer.BadParameter(
             f"{file.name} holds documents in JSON, and lens reads one text: write the one that you "
             "want to a .txt file, or pipe it into --file -"

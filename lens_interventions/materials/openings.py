@@ -3,7 +3,6 @@
 import functools
 import random
 import re
-from collections.abc import Iterator
 
 from .docstrings import docstring_prose, prose_of
 from .document import Document, Prompt
@@ -20,7 +19,7 @@ def opening_prompts() -> tuple[Prompt, ...]:
     return tuple(
         Prompt(text, document.register)
         for document in _documents()[0]
-        for text in _beginning(document.text)
+        if (text := _beginning(document.text))
     )
 
 
@@ -29,7 +28,7 @@ def opening_passages() -> tuple[Prompt, ...]:
     return tuple(
         Prompt(text, document.register)
         for document in _documents()[1]
-        for text in _first_sentences(document.text)
+        if (text := _first_sentences(document.text))
     )
 
 
@@ -51,18 +50,18 @@ def _documents() -> tuple[list[Document], list[Document]]:
     return mixed[n_passages:], mixed[:n_passages]
 
 
-def _beginning(text: str) -> Iterator[str]:
+def _beginning(text: str) -> str | None:
     words = prose_of(text).split()
     for length in _PROMPT:
         if len(words) > length and words[length - 1].isalnum():
-            yield " ".join(words[:length])
-            return
+            return " ".join(words[:length])
+    return None
 
 
-def _first_sentences(text: str) -> Iterator[str]:
+def _first_sentences(text: str) -> str | None:
     sentences = re.split(r"(?<=[.!?]) (?=[\"'(]?[A-Z])", " ".join(prose_of(text).split()))
     for n in (1, 2):
         passage = " ".join(sentences[:n])
         if len(passage.split()) in _PASSAGE and passage.count('"') % 2 == 0:
-            yield passage
-            return
+            return passage
+    return None

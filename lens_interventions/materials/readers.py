@@ -8,7 +8,8 @@ from typing import Any
 from .document import Document
 from .shingles import without_repeats
 
-_JSON_LINES = (".jsonl", ".ndjson", ".jsonlines")
+JSON_LINES = (".jsonl", ".ndjson", ".jsonlines")
+"""The endings of files with a JSON object on each line."""
 
 
 def python_reference() -> tuple[Document, ...]:
@@ -47,7 +48,7 @@ def read_texts(path: str | Path, *, field: str | None = None, whole: bool = Fals
         content = path.read_text(encoding="utf-8-sig")  # some editors begin a file with its mark
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error}): convert it first") from error
-    if path.suffix.lower() in _JSON_LINES:
+    if path.suffix.lower() in JSON_LINES:
         # Not splitlines(): JSON may contain other line separators unescaped.
         lines = enumerate(content.split("\n"), start=1)
         name = "text" if field is None else field
@@ -55,7 +56,7 @@ def read_texts(path: str | Path, *, field: str | None = None, whole: bool = Fals
     elif field is not None:
         raise ValueError(
             f"{path} is read as plain text, which has no field {field!r}: a file of JSON objects, "
-            f"one on each line, must end in {', '.join(_JSON_LINES)}"
+            f"one on each line, must end in {', '.join(JSON_LINES)}"
         )
     elif whole:
         texts = [content]

@@ -23,7 +23,7 @@ from ..design.contrasts import contrasts
 from ..design.grid_cells import effect_over_grid
 from ..design.material import text_tag
 from ..design.sequences import REPORT, SELECTION
-from ..design.totals import Measure, rows_with_tables, tagged, totals_of
+from ..design.totals import Measure, rows_with_tables, totals_by_category, totals_of
 from ..engine.results import Analysis, Finding, Tables
 from .bounds import bounds
 from .choice import Choice, choices
@@ -118,13 +118,8 @@ def _categories(
     found = []
     for name, question, tags in _divisions(settings):
         parts: list[dict[str, Any]] = []
-        for label, wanted in tags.items():
-            measure = replace(question.measure, tags=frozenset(wanted))
-            if tagged(rows[question.table], wanted).query("half == @REPORT").empty:
-                continue
-            totals = totals_of(rows[question.table], measure, REPORT)
-            if totals.counts.sum() == 0:
-                continue
+        part = rows[question.table]
+        for label, measure, totals in totals_by_category(part, question.measure, tags, REPORT):
             common = {
                 "division": name,
                 "question": question.name,

@@ -16,14 +16,8 @@ _KINDS = ("all", "common", "rare", "near", "far")
 def lens_table(rows: Tables, choice: Choice) -> pd.DataFrame:
     """Share of templates in which each residual point has the word's first token at the top."""
     found = []
-    points = sorted(
-        {
-            int(tag[6:])
-            for c in rows["lens"]["category"].unique()
-            for tag in c.split()[-1:]
-            if tag.startswith("point-")
-        }
-    )
+    last = rows["lens"]["category"].drop_duplicates().str.extract(r"\bpoint-(\d+)$", expand=False)
+    points = sorted(set(last.dropna().astype(int).tolist()))
     for kind in _KINDS:
         for point in points:
             tags = {f"point-{point}"} | ({kind} if kind != "all" else set())

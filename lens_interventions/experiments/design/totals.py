@@ -8,8 +8,8 @@ study would have chosen other words and other frames. A category is a set of tag
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -137,6 +137,21 @@ def totals_of(rows: pd.DataFrame, measure: Measure, half: str) -> Totals:
             f"the arms were not measured on the same {measure.name} {sorted(measure.tags)}"
         )
     return Totals(tuple(Arm(*arm) for arm in arms), totals, counts[0])
+
+
+def totals_by_category(
+    rows: pd.DataFrame, measure: Measure, categories: Mapping[str, Iterable[str]], half: str
+) -> Iterator[tuple[str, Measure, Totals]]:
+    """Each category by its name: the measure on the rows with its tags, and their totals.
+
+    Categories with nothing to count on this half are left out.
+    """
+    for name, tags in categories.items():
+        of_category = replace(measure, tags=frozenset(tags))
+        if not tagged(rows, tags).query("half == @half").empty:
+            totals = totals_of(rows, of_category, half)
+            if totals.counts.sum() > 0:
+                yield name, of_category, totals
 
 
 def _has_tags(categories: pd.Series, tags: Iterable[str]) -> pd.Series:

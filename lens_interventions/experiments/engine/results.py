@@ -1,8 +1,9 @@
 """The results of an experiment: tables, verdicts and figures, kept as small files."""
 
+import functools
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,43 +123,15 @@ class Result:
         for name, figure in figures.items():
             write_text(directory / "figures" / f"{name}.json", figure.to_json())
         verdicts = [_without_nan(asdict(finding)) for finding in self.verdicts]
-        files = {
-            file.relative_to(directory).as_posix(): sha256(file)
-            for file in (
-                *(directory / "tables" / f"{name}.parquet" for name in self.tables),
-                *(directory / "figures" / f"{name}.json" for name in figures),
-            )
-        }
+        files = [f"tables/{name}.parquet" for name in self.tables]
+        files += [f"figures/{name}.json" for name in figures]
         contents = {
             "tables": list(self.tables),
             "figures": list(figures),
             "verdicts": verdicts,
-            "sha256": files,
+            "sha256": {file: sha256(directory / file) for file in files},
         }
         write_json(directory / _RESULT, contents)
-
-
-@dataclass(frozen=True)
-class StoredFigures:
-    """Reads the figures of a finished run.
-
-    Attributes:
-        directory: the directory of the run.
-        names: the names of the figures.
-    """
-
-    directory: Path
-    names: tuple[str, ...]
-
-    def __call__(self, _tables: Tables) -> Figures:
-        """The figures by name, as they were drawn; the tables are not needed."""
-        import plotly.io
-
-        files = {name: self.directory / "figures" / f"{name}.json" for name in self.names}
-        return {
-            name: plotly.io.from_json(file.read_text(encoding="utf-8"))
-            for name, file in files.items()
-        }
 
 
 def load_result(directory: str | Path) -> Result:
@@ -188,13 +161,23 @@ def load_result(directory: str | Path) -> Result:
             for name in contents["tables"]
         }
         findings = tuple(map(_finding, contents["verdicts"]))
-        figures = StoredFigures(directory.absolute(), tuple(contents["figures"]))
+        draw = functools.partial(_stored_figures, directory.absolute(), list(contents["figures"]))
     except (AttributeError, KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         raise RunDirectoryError(
             f"{directory} is damaged ({error}): run the experiment with this directory again, and "
             "its result is written again"
         ) from error
-    return Result(header, tables, findings, figures)
+    return Result(header, tables, findings, draw)
+
+
+def _stored_figures(directory: Path, names: Sequence[str], _tables: Tables) -> Figures:
+    """The figures of a finished run by name, as they were drawn; no table is needed."""
+    import plotly.io
+
+    files = {name: directory / "figures" / f"{name}.json" for name in names}
+    return {
+        name: plotly.io.from_json(file.read_text(encoding="utf-8")) for name, file in files.items()
+    }
 
 
 def _finding(values: Mapping[str, Any]) -> Finding:

@@ -103,17 +103,8 @@ def run(
             "the directory"
         )
     of_model = model_header(bridge)
-    header = {
-        "format": FORMAT,
-        "experiment": experiment.name,
-        "settings": to_values(experiment.settings),
-        "model": of_model,
-        "versions": versions(),
-    }
     inputs = InputFiles.of(experiment.settings, experiment.files)
-    # Otherwise there is no entry, so that runs without files keep the stamps on their rows.
-    if inputs.hashes:
-        header["files"] = dict(inputs.hashes)
+    header = _header(experiment, of_model, inputs)
     presets = {name: to_values(values) for name, values in experiment.presets.items()}
     with ExitStack() as stack:
         stack.callback(forget_model)
@@ -141,12 +132,30 @@ def run(
                     result.save(path)
         except KeyboardInterrupt as stop:
             if out is not None:
-                kept = len(files_of_rows(path))
-                # A run that is continued, and stopped before its stages, knows no number yet.
-                known = f" of {len(planned)}" if len(planned) >= max(kept, 1) else ""
-                stop.add_note(f"{kept}{known} units kept in {path}; the same command continues")
+                stop.add_note(_kept_units(path, len(planned)))
             raise
     return result
+
+
+def _header(experiment: Experiment, model: Mapping[str, Any], inputs: InputFiles) -> dict[str, Any]:
+    """What settings.json says of a run."""
+    header: dict[str, Any] = {
+        "format": FORMAT,
+        "experiment": experiment.name,
+        "settings": to_values(experiment.settings),
+        "model": model,
+        "versions": versions(),
+    }
+    # Otherwise there is no entry, so that runs without files keep the stamps on their rows.
+    return header | {"files": dict(inputs.hashes)} if inputs.hashes else header
+
+
+def _kept_units(path: Path, n_planned: int) -> str:
+    """What a run that is interrupted has kept, in words."""
+    kept = len(files_of_rows(path))
+    # A run that is continued, and stopped before its stages, knows no number yet.
+    known = f" of {n_planned}" if n_planned >= max(kept, 1) else ""
+    return f"{kept}{known} units kept in {path}; the same command continues"
 
 
 def versions() -> dict[str, str]:

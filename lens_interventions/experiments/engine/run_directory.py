@@ -194,15 +194,19 @@ def files_of_rows(path: Path) -> list[Path]:
 
     Raises `RunDirectoryError` if there is a file instead of a folder.
     """
-    folders = [path / "rows"]
-    if folders[0].exists():
-        if not folders[0].is_dir():
-            raise RunDirectoryError(f"{folders[0]} is not a directory: remove it")
-        folders = sorted(folder for folder in folders[0].iterdir() if folder.name[0] != ".")
+    tables = path / "rows"
+    if not tables.exists():
+        return []
+    _require_folder(tables)
+    folders = sorted(folder for folder in tables.iterdir() if folder.name[0] != ".")
     for folder in folders:
-        if folder.exists() and not folder.is_dir():
-            raise RunDirectoryError(f"{folder} is not a directory: remove it")
+        _require_folder(folder)
     return [file for folder in folders for file in sorted(folder.glob("*.parquet"))]
+
+
+def _require_folder(path: Path) -> None:
+    if not path.is_dir():
+        raise RunDirectoryError(f"{path} is not a directory: remove it")
 
 
 def _set_aside(file: Path, why: str, then: str) -> None:

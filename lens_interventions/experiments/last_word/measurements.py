@@ -131,35 +131,40 @@ def measure_sources(
     (clean,) = residuals(bridge, _batch(bridge, ids), [FINAL])
     asked = heard(clean)
     whole = asked - heard(last)
-    rows = []
-    for layer, resid in zip(layers, instead, strict=True):
-        for where, place in places.items():
+    return pd.DataFrame(
+        [
+            {
+                "word": item["word"],
+                "topic": item["topic"],
+                "phrasing": item["phrasing"],
+                "layer": layer,
+                "where": where,
+                "lost": asked - heard(_exchanged(bridge, ids, layer, resid, place)),
+                "whole": whole,
+            }
+            for layer, resid in zip(layers, instead, strict=True)
+            for where, place in places.items()
+        ]
+    )
 
-            def exchange(
-                tensor: Float[Tensor, "1 pos d_model"],
-                hook: HookPoint,
-                *,
-                resid: Tensor = resid,
-                place: slice = place,
-            ) -> Tensor:
-                tensor = tensor.clone()
-                tensor[:, place] = resid[:, place]
-                return tensor
 
-            with hooked(bridge, [(f"blocks.{layer}.hook_resid_pre", exchange)]):
-                (final,) = residuals(bridge, _batch(bridge, ids), [FINAL])
-            rows.append(
-                {
-                    "word": item["word"],
-                    "topic": item["topic"],
-                    "phrasing": item["phrasing"],
-                    "layer": layer,
-                    "where": where,
-                    "lost": asked - heard(final),
-                    "whole": whole,
-                }
-            )
-    return pd.DataFrame(rows)
+def _exchanged(
+    bridge: TransformerBridge,
+    ids: list[int],
+    layer: int,
+    instead: Float[Tensor, "1 pos d_model"],
+    place: slice,
+) -> Float[Tensor, "1 pos d_model"]:
+    """The output of a text if, at some places, other residuals enter a layer."""
+
+    def exchange(tensor: Float[Tensor, "1 pos d_model"], hook: HookPoint) -> Tensor:
+        tensor = tensor.clone()
+        tensor[:, place] = instead[:, place]
+        return tensor
+
+    with hooked(bridge, [(f"blocks.{layer}.hook_resid_pre", exchange)]):
+        (final,) = residuals(bridge, _batch(bridge, ids), [FINAL])
+    return final
 
 
 def ends_in(text: str, word: str) -> bool:

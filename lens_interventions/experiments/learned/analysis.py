@@ -28,11 +28,11 @@ from ..design.comparisons import (
     with_visible_by_width,
 )
 from ..design.conditions import NO_PATCH, Arm
-from ..design.contrasts import contrasts, with_holm
+from ..design.contrasts import contrasts
 from ..design.findings import resampled
 from ..design.material import text_tag
 from ..design.sequences import REPORT, SELECTION
-from ..design.totals import Measure, Totals, rows_with_tables, tagged, totals_of
+from ..design.totals import Totals, rows_with_tables, totals_by_category
 from ..engine.results import Analysis, Finding, Tables
 from .evaluation import NO_SEED, over_seeds
 from .figures import draw
@@ -87,22 +87,15 @@ def analyse(settings: LearnedSettings, rows: Tables) -> Analysis:
     return Analysis(tables, findings, draw)
 
 
-def rows_of_pairs(
+def _rows_of_pairs(
     settings: LearnedSettings, totals: Totals, pairs: Sequence[tuple[Arm, Arm]]
 ) -> list[dict[str, Any]]:
-    """A row of arm minus reference for each pair, with Holm's correction over the pairs."""
-    return with_holm(
-        [
-            {
-                "source": arm.source,
-                "minus": reference.source,
-                **of_pair.columns(),
-            }
-            for (arm, reference), of_pair in zip(
-                pairs, contrasts(totals, pairs, settings.resampling), strict=True
-            )
-        ]
-    )
+    """A row of arm minus reference for each pair."""
+    found = contrasts(totals, pairs, settings.resampling)
+    return [
+        {"source": arm.source, "minus": reference.source, **of_pair.columns()}
+        for (arm, reference), of_pair in zip(pairs, found, strict=True)
+    ]
 
 
 def _best_control(settings: LearnedSettings, asked: Sequence[LearnedQuestion], rows: Tables) -> Arm:
@@ -117,15 +110,13 @@ def _references(settings: LearnedSettings) -> list[Arm]:
     return [NO_PATCH, *(main_arm(settings, source) for source in control_sources())]
 
 
-def _of_seeds(
-    settings: LearnedSettings, question: LearnedQuestion, rows: Tables, half: str
-) -> list[Totals]:
-    """The sums of each seed alone."""
+def _of_seeds(settings: LearnedSettings, question: LearnedQuestion, rows: Tables) -> list[Totals]:
+    """The report half's sums of each seed alone."""
     found = []
     for seed in settings.seeds:
         part = rows[question.table]
         of_seed = over_seeds(part[part["seed"].isin([seed, NO_SEED])])
-        found.append(question.totals({question.table: of_seed}, half))
+        found.append(question.totals({question.table: of_seed}, REPORT))
     return found
 
 
@@ -133,7 +124,7 @@ def _with_seeds(
     settings: LearnedSettings, question: LearnedQuestion, rows: Tables, averaged: Tables
 ) -> Totals:
     """The report half's sums of the main arms, with an axis of seeds after all others."""
-    of_seeds = _of_seeds(settings, question, rows, REPORT)
+    of_seeds = _of_seeds(settings, question, rows)
     arms = (main_arm(settings), *_references(settings))
     cells = np.stack(
         [np.stack([seed.cells[seed.arms.index(arm)] for seed in of_seeds], -1) for arm in arms]
@@ -175,7 +166,7 @@ def _contrasts(
     for question in asked:
         totals = with_seeds[question.name]
         controls = [(main_arm(settings, source), NO_PATCH) for source in control_sources()]
-        alone = rows_of_pairs(settings, totals, controls)
+        alone = _rows_of_pairs(settings, totals, controls)
         found += [
             {
                 "question": question.name,
@@ -205,14 +196,13 @@ def _by_seed(
     found = []
     for question in asked:
         pairs = [(main_arm(settings), reference) for reference in _references(settings)]
-        for seed, totals in zip(
-            settings.seeds, _of_seeds(settings, question, rows, REPORT), strict=True
-        ):
+        of_seeds = _of_seeds(settings, question, rows)
+        for seed, totals in zip(settings.seeds, of_seeds, strict=True):
             found += [
                 {"question": question.name, "seed": seed, **row}
-                for row in rows_of_pairs(settings, totals, pairs)
+                for row in _rows_of_pairs(settings, totals, pairs)
             ]
-    return pd.DataFrame(found).drop(columns="p_holm")
+    return pd.DataFrame(found)
 
 
 def _categories(
@@ -249,14 +239,8 @@ def _categories(
         question = by_name[name]
         true = main_arm(settings)
         of_division: list[dict[str, Any]] = []
-        for label, wanted in tags.items():
-            measure = Measure(question.measure.name, frozenset(wanted))
-            part = rows[question.table]
-            if tagged(part, wanted).query("half == @REPORT").empty:
-                continue
-            totals = totals_of(part, measure, REPORT)
-            if totals.counts.sum() == 0:
-                continue
+        part = rows[question.table]
+        for label, _, totals in totals_by_category(part, question.measure, tags, REPORT):
             common = {
                 "division": division,
                 "measure": question.measure.name,

@@ -43,7 +43,7 @@ def conditions(
 ) -> tuple[LearnedPatches, list[dict[str, Any]], list[Training]]:
     """The patches of writes, the columns of each one's arm, and their trainings."""
     patches = LearnedPatches(writes=parse_writes(writes))
-    trainings = list(patches.writes or {})
+    trainings = list(patches.writes)
     return patches, [training.own_arm.columns() for training in trainings], trainings
 
 

@@ -12,6 +12,7 @@ from ...drawing.theme import template
 from ...drawing.titles import heading
 from ..design.category_points import category_points
 from ..design.conditions import in_words
+from ..design.rows_of_sums import rows_where
 from ..engine.results import Figures, Tables
 from .inspection_figures import ablation_figure, attention_figure, directions_figure
 
@@ -82,10 +83,7 @@ def _materials(contrasts: pd.DataFrame) -> "go.Figure":
 
 def _curves(rows: pd.DataFrame) -> "go.Figure":
     """The change of the loss while the writes of the main comparison are trained, over seeds."""
-    first = rows[rows["steps"] == rows["steps"].iloc[0]]
-    main = first[
-        (first["layer"] == first["layer"].iloc[0]) & (first["rank"] == first["rank"].iloc[0])
-    ]
+    main = rows_where(rows, **{name: rows[name].iloc[0] for name in ("steps", "layer", "rank")})
     over_seeds = main.groupby(["kind", "source", "step"], sort=False)["change"]
     means = over_seeds.agg(change="mean", low="min", high="max").reset_index()
     axes = Axes(

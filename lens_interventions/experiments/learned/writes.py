@@ -1,7 +1,7 @@
 """Trainings and their writes, as values for units, rows and parameters."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class LearnedPatches(PatchSettings):
         writes: the write of each training.
     """
 
-    writes: Mapping[Training, LearnedWrite] | None = None
+    writes: Mapping[Training, LearnedWrite] = field(default_factory=dict)
 
     def patches(
         self,
@@ -91,7 +91,7 @@ class LearnedPatches(PatchSettings):
         """The patches that were trained; each draws with its training's seed."""
         by_arm = {
             training.own_arm: write.patch(seed=training.seed)
-            for training, write in (self.writes or {}).items()
+            for training, write in self.writes.items()
         }
         return [None if arm == NO_PATCH else by_arm[arm] for arm in arms]
 

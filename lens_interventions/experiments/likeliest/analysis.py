@@ -1,5 +1,6 @@
 """From the rows of the likeliest experiment to tables and verdicts."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from ...measures.intervals import share_difference_interval, share_interval
-from ..design.contrasts import mean_contrast
+from ..design.contrasts import Contrast, mean_contrast
 from ..design.findings import Asked, judged
 from ..engine.results import Analysis, Finding, Tables
 from .figures import draw
@@ -131,19 +132,9 @@ def _findings(
         {way: _values(sequences, way, longest, column) for way in (LIKELIEST, SAMPLE)}
         for column in ("looped", "rep_4")
     )
-    contrasts = [
-        mean_contrast(difference, settings.resampling)
-        for difference in (
-            nats[ascent_name()] - nats[beam],
-            nats[swaps_name(half)] - nats[beam],
-            looped[LIKELIEST] - looped[SAMPLE],
-            rep[LIKELIEST] - rep[SAMPLE],
-        )
-    ]
     more_loops = share_difference_interval(
         looped[LIKELIEST] > 0, looped[SAMPLE] > 0, level=settings.resampling.level
     )
-    contrasts[2] = replace(contrasts[2], interval=more_loops)
     n = len(looped[SAMPLE])
     price = (
         f"{n} prompts, sequences of {', '.join(map(str, lengths))} tokens, at the price of "
@@ -157,26 +148,49 @@ def _findings(
         f"The likeliest sequence of {longest} tokens that any way found after each of {n} prompts "
         f"({by}), against one sample at temperature 1. "
     )
-    methods = (
-        price
-        + _means(nats, ascent_name(), beam)
-        + f" The variant of the ascent, {chosen_variant(variants)}, was chosen on "
-        f"{settings.choosing} other prompts.",
-        price + _means(nats, swaps_name(half), beam),
-        of_longest
-        + f"Share that ends in an exact loop: {loops} against {looped[SAMPLE].mean():.2f}.",
-        of_longest + f"rep-4: {_means(rep, LIKELIEST, SAMPLE)}",
+    chosen = (
+        f" The variant of the ascent, {chosen_variant(variants)}, was chosen on "
+        f"{settings.choosing} other prompts."
     )
-    margins = [(settings.smallest_nats, "nats per token")] * 2
-    margins += [(settings.smallest_share, "of texts"), (settings.smallest_share, "of 4-grams")]
-    questions = (ASCENT_QUESTION, SWAPS_QUESTION, LOOP_QUESTION, REPETITION_QUESTION)
-    figures = ("likelihood", "likelihood", "loops", "loops")
+
+    def more(values: Mapping[str, Float[np.ndarray, " prompt"]], way: str, than: str) -> Contrast:
+        return mean_contrast(values[way] - values[than], settings.resampling)
+
     return judged(
         [
-            Asked(question, contrast, method, figure, margin, units=units)
-            for question, contrast, (margin, units), method, figure in zip(
-                questions, contrasts, margins, methods, figures, strict=True
-            )
+            Asked(
+                ASCENT_QUESTION,
+                more(nats, ascent_name(), beam),
+                price + _means(nats, ascent_name(), beam) + chosen,
+                "likelihood",
+                settings.smallest_nats,
+                units="nats per token",
+            ),
+            Asked(
+                SWAPS_QUESTION,
+                more(nats, swaps_name(half), beam),
+                price + _means(nats, swaps_name(half), beam),
+                "likelihood",
+                settings.smallest_nats,
+                units="nats per token",
+            ),
+            Asked(
+                LOOP_QUESTION,
+                replace(more(looped, LIKELIEST, SAMPLE), interval=more_loops),
+                f"{of_longest}Share that ends in an exact loop: {loops} against "
+                f"{looped[SAMPLE].mean():.2f}.",
+                "loops",
+                settings.smallest_share,
+                units="of texts",
+            ),
+            Asked(
+                REPETITION_QUESTION,
+                more(rep, LIKELIEST, SAMPLE),
+                f"{of_longest}rep-4: {_means(rep, LIKELIEST, SAMPLE)}",
+                "loops",
+                settings.smallest_share,
+                units="of 4-grams",
+            ),
         ]
     )
 

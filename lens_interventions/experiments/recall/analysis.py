@@ -55,8 +55,6 @@ _RECALLED = (
     "tokens; there {before:.1%} before and {after:.1%} after. {at_input:.1%} are recovered at the "
     "input."
 )
-_LEAST = "the point where it is least,"
-_STRETCH = "between which it rises most"
 
 
 def _asked_of_recall(rows: pd.DataFrame, settings: RecallSettings) -> list[Asked]:
@@ -69,12 +67,20 @@ def _asked_of_recall(rows: pd.DataFrame, settings: RecallSettings) -> list[Asked
         itertools.combinations(range(len(points)), 2), key=lambda ij: share[ij[1]] - share[ij[0]]
     )
     questions = (
-        ("Do the last blocks help to recall the input?", (least, final), f"{_LEAST} chosen"),
-        ("Does any stretch of blocks help to recall the input?", rise, f"{_STRETCH}, chosen"),
+        (
+            "Do the last blocks help to recall the input?",
+            (least, final),
+            "the point where it is least, chosen",
+        ),
+        (
+            "Does any stretch of blocks help to recall the input?",
+            rise,
+            "between which it rises most, chosen",
+        ),
     )
+    reported, of = hits[:, ~choosing], counts[~choosing]
     asked = []
     for question, (earlier, later), why in questions:
-        reported, of = hits[:, ~choosing], counts[~choosing]
         change = mean_contrast(reported[later] - reported[earlier], settings.resampling, of)
         method = _RECALLED.format(
             earlier=points[earlier],

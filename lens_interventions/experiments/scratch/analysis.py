@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..design.rows_of_sums import range_of_seeds
+from ..design.rows_of_sums import range_of_seeds, rows_where
 from ..design.text_scopes import ALL, AS_TRAINED, COPYABLE, OTHER, SECOND, TAKEN_AWAY
 from ..engine.results import Analysis, Tables
 from .arms import NONE, name_of
@@ -57,7 +57,7 @@ def _networks(
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     for blocks, entry in settings.networks:
         named = {"network": name_of(blocks, entry), "blocks": blocks, "entry": entry}
-        yield named, rows[(rows["blocks"] == blocks) & (rows["entry"] == entry)]
+        yield named, rows_where(rows, blocks=blocks, entry=entry)
 
 
 def final_contrasts(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """The write of each arm, and the trainings of a run."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,14 +43,8 @@ class ScratchTraining:
         return f"blocks{self.blocks}-entry{self.entry}-{self.arm}-seed{self.seed}"
 
     def columns(self) -> dict[str, Any]:
-        """The training as columns of a row."""
+        """The training as columns of a row, and as parameters: `ScratchTraining(**columns)`."""
         return asdict(self)
-
-    @classmethod
-    def from_columns(cls, columns: Mapping[Any, Any]) -> "ScratchTraining":
-        """The training that `columns` describes."""
-        blocks, entry, seed = (int(columns[name]) for name in ("blocks", "entry", "seed"))
-        return cls(blocks, entry, str(columns["arm"]), seed)
 
 
 def name_of(blocks: int, entry: int) -> str:

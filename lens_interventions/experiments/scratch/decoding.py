@@ -9,7 +9,7 @@ from ..design.rows_of_sums import sum_rows
 from ..design.small_networks.training import Record
 from ..design.text_scopes import AS_TRAINED
 from .arms import ScratchTraining, written_tokens
-from .material import BATCH, Material
+from .material import Material, in_batches
 from .network import Network
 
 LOOPED, REPEATED, COPIED = "greedy texts that end in a loop", "rep-4", "right tokens of a copy"
@@ -25,7 +25,7 @@ def decoded(
 ) -> Int[Tensor, "text new"]:
     """Greedy continuations, in which each token is written once it is known, as in `generate`."""
     found = []
-    for number in torch.arange(len(prompts)).split(BATCH):
+    for number in in_batches(prompts):
         tokens = prompts[number]
         for _ in range(n_new):
             written = written_tokens(training.arm, tokens, training.seed, number)

@@ -1,6 +1,6 @@
 """Measurements of a network during and after its training."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from ..design.small_networks.training import Record
 from ..design.text_scopes import AS_TRAINED, SECOND, TAKEN_AWAY, second_copy
 from .arms import NONE, UNWRITTEN, ScratchTraining, written_tokens
 from .decoding import decoded_rows
-from .material import BATCH, Material
+from .material import Material, in_batches
 from .network import Network
 
 FALSIFIED = "falsified"
@@ -70,11 +70,6 @@ def loss_rows(
     repeated = _all_nats(network, arm, seed, material.copies, gates)
     sums = masked_sums(repeated, second_copy(material.copies))
     return found + sum_rows({**named, "scope": SECOND}, range(len(material.copies)), *sums)
-
-
-def in_batches(texts: Int[Tensor, "text pos"]) -> Sequence[Int[Tensor, " some"]]:
-    """The numbers of the texts that a network reads at a time."""
-    return torch.arange(len(texts)).split(BATCH)
 
 
 def nats_of(

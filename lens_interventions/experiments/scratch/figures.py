@@ -6,6 +6,7 @@ import pandas as pd
 
 from ...drawing.error_bars import draw_contrasts
 from ...drawing.table_curves import Axes, curves
+from ..design.rows_of_sums import rows_where
 from ..design.text_scopes import ALL, COPYABLE, SECOND
 from ..engine.results import Figures, Tables
 from .arms import name_of
@@ -35,7 +36,7 @@ def _gain(gains: pd.DataFrame) -> "go.Figure":
     views = {}
     for scope in _SHOWN:
         here = gains[gains["scope"] == scope]
-        views[f"{scope} tokens".replace(f"{SECOND} tokens", SECOND)] = here.assign(
+        views[SECOND if scope == SECOND else f"{scope} tokens"] = here.assign(
             depth=_places(here),
             length="after " + here["steps"].astype(str) + " steps",
         )
@@ -48,9 +49,12 @@ def _gain(gains: pd.DataFrame) -> "go.Figure":
     return curves(
         views,
         Axes(
-            *(x, "estimate", group, x_title, "true − no write, nats a token"),
-            # Whether the gain goes to nothing is the question.
-            y_layout={"rangemode": "tozero"},
+            x,
+            "estimate",
+            group,
+            x_title,
+            "true − no write, nats a token",
+            {"rangemode": "tozero"},  # Whether the gain goes to nothing is the question.
         ),
         title="Change of the loss by growing up with the true token (below 0: it helps)",
         subtitle="On the windows of the curves, which are some of those of the verdicts.",
@@ -77,7 +81,7 @@ def _heads(rows: pd.DataFrame) -> "go.Figure":
     views = {}
     networks = rows[["blocks", "entry"]].drop_duplicates().to_numpy().tolist()
     for blocks, entry in networks:
-        here = rows[(rows["blocks"] == blocks) & (rows["entry"] == entry)]
+        here = rows_where(rows, blocks=blocks, entry=entry)
         named = here.assign(curve=here["arm"] + ": " + here["score"])
         first = named["score"] == PREFIX_MATCHING
         views[name_of(blocks, entry)] = pd.concat([named[first], named[~first]])

@@ -18,6 +18,7 @@ from ..design.comparisons import (
 from ..design.conditions import LONGER, Arm
 from ..design.contrasts import Contrast, Resampling
 from ..design.findings import resampled
+from ..design.rows_of_sums import rows_where
 from ..design.text_scopes import ALL, COPYABLE
 from ..engine.results import Finding
 from .arms import NONE, name_of
@@ -52,15 +53,17 @@ def findings(settings: ScratchSettings, rows: pd.DataFrame) -> tuple[Finding, ..
     """
     present = set(rows["scope"])
     asked = [
-        (network, scope) for network in settings.networks for scope in _JUDGED if scope in present
+        ((blocks, entry), rows_where(rows, blocks=blocks, entry=entry), scope)
+        for blocks, entry in settings.networks
+        for scope in _JUDGED
+        if scope in present
     ]
-    compared = [_compare(settings, _of(rows, network), scope) for network, scope in asked]
-    margins = [_margin(settings, scope) for _, scope in asked]
+    compared = [_compare(settings, here, scope) for _, here, scope in asked]
+    margins = [_margin(settings, scope) for *_, scope in asked]
     found = []
-    for (network, scope), comparison, judged in zip(
+    for (network, here, scope), comparison, judged in zip(
         asked, compared, verdicts_on(compared, margins), strict=True
     ):
-        here = _of(rows, network)
         question, _, figure = _JUDGED[scope]
         gains = question.format(scope=scope, steps=last_step(here, "true"))
         found.append(
@@ -79,11 +82,6 @@ def _margin(settings: ScratchSettings, scope: str) -> tuple[float, str]:
     if scope == LOOPED:
         return settings.smallest_share, ""
     return settings.smallest_all if scope == ALL else settings.smallest_copyable, "nats"
-
-
-def _of(rows: pd.DataFrame, network: tuple[int, int]) -> pd.DataFrame:
-    blocks, entry = network
-    return rows[(rows["blocks"] == blocks) & (rows["entry"] == entry)]
 
 
 def _compare(settings: ScratchSettings, rows: pd.DataFrame, scope: str) -> Comparison:

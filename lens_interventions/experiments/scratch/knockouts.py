@@ -15,8 +15,8 @@ from torch import Tensor
 from ..design.small_networks.training import Record
 from ..design.text_scopes import AS_TRAINED, SECOND, second_copy
 from .arms import ScratchTraining
-from .evaluation import in_batches, loss_rows, nats_of
-from .material import Material
+from .evaluation import loss_rows, nats_of
+from .material import Material, in_batches
 from .network import Network
 
 PATHS: Mapping[str, tuple[int, ...]] = {"keys": (0,), "values": (1,), "keys and values": (0, 1)}

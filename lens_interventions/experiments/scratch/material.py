@@ -1,6 +1,6 @@
 """Texts that networks are measured on: held-out windows, and random tokens that are repeated."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +12,7 @@ from ...measures.behaviour import surprise_distance
 from ..design.small_networks.corpus import Corpus
 from ..design.text_scopes import scopes_of
 
-BATCH = 32
-"""How many texts a network reads at a time when it is measured."""
+_BATCH = 32  # texts that a network reads at a time when it is measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +35,11 @@ class Material:
     def half(self) -> int:
         """How many tokens are repeated."""
         return self.copies.shape[1] // 2
+
+
+def in_batches(texts: Int[Tensor, "text pos"]) -> Sequence[Int[Tensor, " some"]]:
+    """The numbers of the texts that a network reads at a time."""
+    return torch.arange(len(texts)).split(_BATCH)
 
 
 def material_of(corpus: Corpus, *, surprising: float, n_copies: int, seed: int) -> Material:

@@ -113,7 +113,7 @@ def measure_training(
     Raises `ValueError` if the corpus here differs from that where the run was started.
     """
     settings, text = corpus_of_parameter(corpus)
-    made = ScratchTraining.from_columns(training)
+    made = ScratchTraining(**training)
     options = from_values(Optimization, optimization)
     size = from_values(Shape, shape)
     material = material_of(text, surprising=surprising, n_copies=copies, seed=settings.seed)
@@ -155,7 +155,7 @@ def measure_knockouts(
     Raises `FileNotFoundError` if it is not there any more.
     """
     settings, text = corpus_of_parameter(corpus)
-    made = ScratchTraining.from_columns(training)
+    made = ScratchTraining(**training)
     network = Network(from_values(Shape, shape), made.entry, made.seed)
     trained = unit_file(file.parents[2], TABLE, made.name)
     if not trained.is_file():

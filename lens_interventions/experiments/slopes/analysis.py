@@ -7,6 +7,7 @@ import pandas as pd
 from ...drawing.labels import capital, signed
 from ..design.contrasts import Contrast, mean_contrast, row_interval
 from ..design.findings import Asked, judged
+from ..design.rows_of_sums import rows_where
 from ..engine.results import Analysis, Tables
 from .bounds import ENDS, band_table, lowest, sided, sums_by, worst
 from .ceiling import asked_of_ceiling, ceiling_table
@@ -166,16 +167,8 @@ def _asked(
     )
     most = -bound(sources, settings).interval.low
     layer = next(iter(chosen_cells(settings, cells)[material]))
-    run = (
-        measured[
-            (measured["material"] == material)
-            & (measured["layer"] == layer)
-            & (measured["source"] == "true")
-            & (measured["minus"] == UNPATCHED)
-        ]
-        .iloc[0]
-        .to_dict()
-    )
+    place = {"material": material, "layer": layer, "source": "true", "minus": UNPATCHED}
+    run = rows_where(measured, **place).iloc[0].to_dict()
     return [
         asked(
             f"Does the write of the true token that promises most lower the loss on {what}?",

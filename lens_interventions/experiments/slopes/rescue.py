@@ -18,6 +18,7 @@ from ...drawing.titles import heading
 from ...intervention.mechanism.hidden_continuations import Through
 from ...intervention.mechanism.rescue import rescue
 from ..design.findings import Asked
+from ..design.rows_of_sums import rows_where
 from ..engine.work_units import unit_kind
 from .bounds import band_table, lowest, sums_by, worst
 from .findings import asked, said, words
@@ -132,12 +133,11 @@ def asked_of_rescue(table: pd.DataFrame, settings: SlopesSettings) -> list[Asked
 
 
 def _asked(material: str, here: pd.DataFrame, settings: SlopesSettings) -> Asked:
-    true = here[(here["condition"] == "true") & (here["through"] == "both")]
+    true = rows_where(here, condition="true", through="both")
     leads = worst(true, ["layer", "strength"])
     lowest_of: Any = leads["estimate"].idxmin()
     layer, strength = lowest_of
-    of_cell = here[(here["layer"] == layer) & (here["strength"] == strength)]
-    of_cell = of_cell[of_cell["condition"] == "true"]
+    of_cell = rows_where(here, layer=layer, strength=strength, condition="true")
     changes = of_cell.set_index(["through", "minus"]).to_dict("index")
     ways = [
         f"through {way} alone {said(changes[way, control])} minus {control}"

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ..design.small_networks.training import Loss, mean_nats
+from ..design.small_networks.training import mean_nats
 from .network import LayeredNetwork
 
 PLAIN, NO_DECAY, STRONG_DECAY = "plain", "no decay", "strong decay"
@@ -37,36 +37,16 @@ class Training:
         """Whether embedding and unembedding are one matrix."""
         return self.arm != UNTIED
 
-    @property
-    def loss(self) -> Loss[LayeredNetwork]:
-        """The loss that the arm is trained on."""
-        if self.arm not in (MYOPIC, STOPPED):
-            return output_nats
-        return stopped_nats if self.arm == STOPPED else myopic_nats
+    def loss(
+        self,
+        network: LayeredNetwork,
+        tokens: Int[Tensor, "text pos"],
+        _seeds: Int[Tensor, " text"],
+    ) -> Tensor:
+        """The loss that the arm is trained on: at the output, or the mean after each block.
 
-
-def output_nats(
-    network: LayeredNetwork, tokens: Int[Tensor, "text pos"], _seeds: Int[Tensor, " text"]
-) -> Tensor:
-    """The loss at the output."""
-    return mean_nats(network.read(network.streams(tokens)[-1]), tokens)
-
-
-def myopic_nats(
-    network: LayeredNetwork, tokens: Int[Tensor, "text pos"], _seeds: Int[Tensor, " text"]
-) -> Tensor:
-    """The mean of the losses after each block."""
-    return _mean_of_layers(network, network.streams(tokens), tokens)
-
-
-def stopped_nats(
-    network: LayeredNetwork, tokens: Int[Tensor, "text pos"], _seeds: Int[Tensor, " text"]
-) -> Tensor:
-    """The mean of the losses after each block, with each block learning only from its own."""
-    return _mean_of_layers(network, network.streams(tokens, stopped=True), tokens)
-
-
-def _mean_of_layers(
-    network: LayeredNetwork, streams: list[Tensor], tokens: Int[Tensor, "text pos"]
-) -> Tensor:
-    return torch.stack([mean_nats(network.read(stream), tokens) for stream in streams[1:]]).mean()
+        If the arm is stopped, each block learns only from its own.
+        """
+        streams = network.streams(tokens, stopped=self.arm == STOPPED)
+        read = streams[1:] if self.arm in (MYOPIC, STOPPED) else streams[-1:]
+        return torch.stack([mean_nats(network.read(stream), tokens) for stream in read]).mean()

@@ -1,10 +1,9 @@
 """Measurements of a network during and after its training."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -29,43 +28,24 @@ _OWN, _FIRST = 0, 0
 _BATCH = 32
 
 
-@dataclass(frozen=True, eq=False)
-class Material:
-    """Held-out text.
-
-    Attributes:
-        windows: `[window, pos]`.
-        clusters: `[window]`, the number of each window's document.
-        scopes: masks of the predictions that count, by name.
-    """
-
-    windows: Int[Tensor, "window pos"]
-    clusters: Int[Tensor, " window"]
-    scopes: Mapping[str, Bool[Tensor, "window next"]]
-
-
-def material_of(corpus: Corpus) -> Material:
-    """The windows of a corpus with their scopes."""
-    return Material(corpus.windows, corpus.clusters, scopes_of(corpus.windows))
-
-
 @torch.no_grad()
-def measure(network: LayeredNetwork, material: Material, n_windows: int) -> list[Record]:
-    """Sums over windows of the readings at each point, and the size of the weights.
+def measure(network: LayeredNetwork, corpus: Corpus, n_windows: int) -> list[Record]:
+    """Sums over held-out windows of the readings at each point, and the size of the weights.
 
     Each record has measure, scope, point, row, cluster, total and count; losses and divergences are
     in nats.
     """
     points = select_points(network.shape.n_layers)
-    windows = material.windows[:n_windows]
-    clusters = material.clusters[:n_windows].tolist()
+    windows = corpus.windows[:n_windows]
+    clusters = corpus.clusters[:n_windows].tolist()
     parts = [readings(network, some) for some in windows.split(_BATCH)]
+    scopes = scopes_of(windows)
     found = []
     for measure in (LOSS, KL, RIGHT):
         values = torch.cat([part[measure] for part in parts], dim=1)
-        for scope, counted in material.scopes.items():
+        for scope, counted in scopes.items():
             for point, of_point in zip(points, values, strict=True):
-                sums = masked_sums(of_point, counted[:n_windows])
+                sums = masked_sums(of_point, counted)
                 found += sum_rows(_named(measure, scope, point), clusters, *sums)
     matrices = [p for p in network.model.transformer.h.parameters() if p.ndim == 2]
     size = float(sum(p.double().square().sum() for p in matrices))

@@ -6,7 +6,7 @@ import pandas as pd
 
 from ...drawing.labels import counted
 from ...model.points import FINAL, point_name, select_points
-from ..design.contrasts import Contrast, seed_contrast
+from ..design.contrasts import seed_contrast
 from ..design.findings import Asked, judged, resampled
 from ..design.rows_of_sums import rows_where
 from ..design.text_scopes import ALL, COPYABLE
@@ -115,37 +115,14 @@ def findings(settings: UpbringingSettings, final: pd.DataFrame) -> tuple[Finding
 
     `final` has the rows of all trainings after the last step.
     """
-    return judged(
-        [
-            Asked(
-                question.asked,
-                _compare(settings, final, question),
-                _said(settings, final, question),
-                question.figure,
-                question.margin,
-                lower_is_better=question.measure != RECOVERED,
-                units="of tokens" if question.measure == RECOVERED else "nats",
-            )
-            for question in questions(settings)
-        ]
-    )
+    return judged([_answered(settings, final, question) for question in questions(settings)])
 
 
-def _of(final: pd.DataFrame, question: Question, arm: str) -> pd.DataFrame:
-    return rows_where(
-        final, arm=arm, measure=question.measure, scope=question.scope, point=question.point
-    )
-
-
-def _compare(settings: UpbringingSettings, final: pd.DataFrame, question: Question) -> Contrast:
-    one, other = (_of(final, question, arm) for arm in (question.arm, question.minus))
-    return seed_contrast(one, other, settings.resampling)
-
-
-def _said(settings: UpbringingSettings, final: pd.DataFrame, question: Question) -> str:
-    one, other = (_of(final, question, arm) for arm in (question.arm, question.minus))
+def _answered(settings: UpbringingSettings, final: pd.DataFrame, question: Question) -> Asked:
+    asked = {"measure": question.measure, "scope": question.scope, "point": question.point}
+    one, other = (rows_where(final, arm=arm, **asked) for arm in (question.arm, question.minus))
     where = "the output" if question.point == FINAL else f"point {point_name(question.point)}"
-    return _METHOD.format(
+    method = _METHOD.format(
         measured=_MEASURED[question.measure].format(scope=question.scope),
         point=where,
         arm=question.arm,
@@ -160,4 +137,13 @@ def _said(settings: UpbringingSettings, final: pd.DataFrame, question: Question)
         seeds=counted(len(settings.seeds), "seed"),
         n=one["cluster"].nunique(),
         resampled=resampled("Texts", len(settings.seeds)),
+    )
+    return Asked(
+        question.asked,
+        seed_contrast(one, other, settings.resampling),
+        method,
+        question.figure,
+        question.margin,
+        lower_is_better=question.measure != RECOVERED,
+        units="of tokens" if question.measure == RECOVERED else "nats",
     )

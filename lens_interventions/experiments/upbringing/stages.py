@@ -17,7 +17,7 @@ from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit, unit_kind
 from .arms import Training
-from .evaluation import material_of, measure, recovered
+from .evaluation import measure, recovered
 from .network import LayeredNetwork
 from .settings import UpbringingSettings
 
@@ -93,11 +93,10 @@ def measure_training(
     settings, text = corpus_of_parameter(corpus)
     made = Training(**training)
     options, size = from_values(Optimization, optimization), from_values(Shape, shape)
-    material = material_of(text)
 
     def evaluate(run: TrainingRun[LayeredNetwork]) -> list[Record]:
         final = run.step == options.steps
-        return measure(run.network, material, len(material.windows) if final else curve_windows)
+        return measure(run.network, text, len(text.windows) if final else curve_windows)
 
     run = TrainingRun(
         LayeredNetwork(size, tied=made.tied, seed=made.seed),

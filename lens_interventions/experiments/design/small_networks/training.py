@@ -106,7 +106,8 @@ class TrainingRun(Generic[N]):
 
         def keep() -> None:
             if not self.records or self.records[-1]["step"] < self.step:
-                self._evaluate(evaluate)
+                with torch.no_grad():
+                    self.records += [{"step": self.step, **record} for record in evaluate(self)]
                 if file is not None:
                     self._save(file, known)
 
@@ -126,10 +127,6 @@ class TrainingRun(Generic[N]):
         self._optimizer.step()
         self._optimizer.zero_grad()
         self.step += 1
-
-    def _evaluate(self, evaluate: Callable[["TrainingRun[N]"], list[Record]]) -> None:
-        with torch.no_grad():
-            self.records += [{"step": self.step, **record} for record in evaluate(self)]
 
     def _save(self, file: Path, settings: Mapping[str, Any]) -> None:
         parameters = dict(self.network.named_parameters())

@@ -7,7 +7,7 @@ import pandas as pd
 from ..comparisons import Comparison, compare, with_visible_by_width
 from ..conditions import NO_PATCH, Arm
 from ..contrasts import Contrast, Resampling, seed_contrast
-from ..rows_of_sums import rows_where
+from ..rows_of_sums import range_of_seeds, rows_where
 from ..text_scopes import AS_TRAINED
 
 
@@ -73,9 +73,8 @@ def curve_table(rows: pd.DataFrame) -> pd.DataFrame:
 
     Columns: source, step, loss, low, high; low and high are the least and the most of the seeds.
     """
-    of_seeds = rows.groupby(["source", "step"], sort=False)["total"].agg(["mean", "min", "max"])
-    named = of_seeds.rename(columns={"mean": "loss", "min": "low", "max": "high"})
-    return named.reset_index()
+    found = range_of_seeds(rows, ["source", "step"])
+    return found.rename(columns={"mean": "loss", "lowest": "low", "highest": "high"})
 
 
 def _arm(source: str) -> Arm:
