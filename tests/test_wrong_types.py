@@ -322,6 +322,7 @@ def teacher_forced(patch=None, **options):
             r"patch must be one NextTokenPatch or None, got list .*: call it once for each patch",
         ),
         (lambda: teacher_forced(max_length=4.0), TypeError, "max_length must be a whole number"),
+        (lambda: teacher_forced(overlap=0.0), TypeError, "overlap must be a whole number"),
         (
             lambda: li.logit_lens(BRIDGE, TOKENS).plot(every=2.0),
             TypeError,

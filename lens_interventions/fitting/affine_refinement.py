@@ -27,9 +27,9 @@ from ..model.points import select_points
 from ..model.precision import is_half
 from ..model.product import product, product_dtype, weighted_rows
 from ..model.readout import Readout, readout, refuse_readout_hooks
-from ..model.residuals import residuals
+from ..model.residuals import text_residuals
 from ..model.text_pieces import token_pieces
-from ..model.tokens import TextOrTokens, TokenBatch
+from ..model.tokens import TextOrTokens
 
 _WARM_UP = 0.1
 Streams = list[Float[Tensor, "row d_model"]]
@@ -262,8 +262,8 @@ def _kl_and_gradient(
 def _streams(bridge: TransformerBridge, windows: Sequence[Int[Tensor, " _"]]) -> Streams:
     """`r[l]` of every point for all rows but each window's first."""
     labels = select_points(int(bridge.cfg.n_layers))
-    parts = [residuals(bridge, TokenBatch.unpadded(window[None]), labels) for window in windows]
-    return [torch.cat([r[0, 1:] for r in point]) for point in zip(*parts, strict=True)]
+    parts = [text_residuals(bridge, window, labels, first=1) for window in windows]
+    return [torch.cat(point) for point in zip(*parts, strict=True)]
 
 
 def _split(

@@ -28,9 +28,9 @@ from ..model.fingerprint import fingerprint
 from ..model.kinds import ReadableModel, weight_dtype
 from ..model.points import select_points
 from ..model.readout import require_readable
-from ..model.residuals import residuals
+from ..model.residuals import text_residuals
 from ..model.text_pieces import token_pieces
-from ..model.tokens import TextOrTokens, TokenBatch
+from ..model.tokens import TextOrTokens
 from ..model.versions import running_versions
 from .ridge import RidgeMoments, RidgeSolution
 
@@ -102,23 +102,12 @@ def corpus_moments(
     finite; `ValueError` or `NotImplementedError` if the model's readout is not its final norm and
     its unembedding.
     """
-    require_whole_numbers(window=window, skip_first=skip_first, holdout=holdout)
-    if window < 2:
-        raise ValueError(f"window must be at least 2 tokens, got {window}")
-    if holdout < 2 or skip_first < 0:
-        raise ValueError(
-            "holdout must be at least 2, since one window in that many is not fitted to, and "
-            f"skip_first at least 0; got {holdout} and {skip_first}"
-        )
+    window, skip_first, holdout = _checked(window, skip_first, holdout, int(bridge.cfg.n_ctx))
     if checkpoint is not None and (altered := alteration(bridge)):
         raise ValueError(
             f"{altered}, which a checkpoint could not record: undo that first, or leave the "
             "checkpoint out"
         )
-    window, skip_first, holdout = map(operator.index, (window, skip_first, holdout))
-    window = min(window, int(bridge.cfg.n_ctx))
-    if skip_first >= window:
-        raise ValueError(f"skip_first={skip_first} leaves nothing of windows of {window} tokens")
     require_readable(bridge)
     d_model, device = int(bridge.cfg.d_model), bridge.W_U.device
     labels = select_points(int(bridge.cfg.n_layers))
@@ -128,7 +117,7 @@ def corpus_moments(
     settings = {"window": window, "skip_first": skip_first, "holdout": holdout}
     kept = _Checkpoint(checkpoint, {"purpose": purpose, "model": weights_hash, **settings})
     if state := kept.load():
-        kept.restore(state, sums, counts=counts)
+        kept.restore(state, sums, counts)
     windows = (
         piece
         for piece in token_pieces(bridge, texts, length=window, prepend_bos=prepend_bos)
@@ -139,8 +128,7 @@ def corpus_moments(
     with bar, fast_blocks(bridge, holdout * window):
         for piece in kept.remaining(windows):
             tokens = piece[skip_first:]
-            batch = TokenBatch.unpadded(piece[None])
-            streams = [r[0, skip_first:] for r in residuals(bridge, batch, labels)]
+            streams = text_residuals(bridge, piece, labels, first=skip_first)
             if not all(bool(stream.isfinite().all()) for stream in streams):
                 raise ValueError(
                     f"the residual stream is not finite (NaN or infinite) in window {kept.done}: "
@@ -152,9 +140,9 @@ def corpus_moments(
             add(moments, tokens, streams)
             moments.n += len(tokens)
             bar.update(len(tokens))
-            kept.save(sums, counts=counts)
+            kept.save(sums, counts)
     kept.require_windows(holdout, window)
-    kept.save(sums, counts=counts, now=True)
+    kept.save(sums, counts, now=True)
     note = {
         "model": str(bridge.cfg.model_name),
         "dtype": str(weight_dtype(bridge)).removeprefix("torch."),
@@ -168,6 +156,23 @@ def corpus_moments(
     return CorpusMoments(fitted, held_out, counts.cpu(), weights_hash, note)
 
 
+def _checked(window: int, skip_first: int, holdout: int, context: int) -> tuple[int, int, int]:
+    """The numbers, as Python's, with the window cut to the model's context."""
+    require_whole_numbers(window=window, skip_first=skip_first, holdout=holdout)
+    if window < 2:
+        raise ValueError(f"window must be at least 2 tokens, got {window}")
+    if holdout < 2 or skip_first < 0:
+        raise ValueError(
+            "holdout must be at least 2, since one window in that many is not fitted to, and "
+            f"skip_first at least 0; got {holdout} and {skip_first}"
+        )
+    window, skip_first, holdout = map(operator.index, (window, skip_first, holdout))
+    window = min(window, context)
+    if skip_first >= window:
+        raise ValueError(f"skip_first={skip_first} leaves nothing of windows of {window} tokens")
+    return window, skip_first, holdout
+
+
 class _Checkpoint:
     """A file that keeps what was summed over the first windows of a corpus.
 
@@ -177,14 +182,14 @@ class _Checkpoint:
     Attributes:
         path: of the file, or None.
         done: how many windows were summed.
-        counts: rows that were summed, by the names of the sums.
+        rows: how many rows were summed, by the names of the sums.
     """
 
     def __init__(self, path: str | Path | None, settings: Mapping[str, Any]) -> None:
         """A pass continues only with the same `settings`."""
         self.path = None if path is None else Path(path)
         self.done = 0
-        self.counts: dict[str, int] = {}
+        self.rows: dict[str, int] = {}
         self._settings = json.loads(json.dumps(dict(settings)))
         self._hash = hashlib.sha256()
         self._expected: str | None = None
@@ -214,7 +219,7 @@ class _Checkpoint:
         expected = {"done": int, "counts": dict, "digest": str}
         if wrong := [name for name, kind in expected.items() if type(kept.get(name)) is not kind]:
             raise ValueError(f"{self.path} is damaged in {', '.join(wrong)}: remove it")
-        self.done, self.counts, self._expected = kept["done"], kept["counts"], kept["digest"]
+        self.done, self.rows, self._expected = kept["done"], kept["counts"], kept["digest"]
         return tensors
 
     def remaining(self, windows: Iterable[Int[Tensor, " pos"]]) -> Iterator[Int[Tensor, " pos"]]:
@@ -237,18 +242,17 @@ class _Checkpoint:
             )
 
     def restore(
-        self, tensors: Mapping[str, Tensor], sums: Mapping[str, RidgeMoments], **others: Tensor
+        self, tensors: Mapping[str, Tensor], sums: Mapping[str, RidgeMoments], counts: Tensor
     ) -> None:
-        """Put what `save` kept back into `sums` and `others`.
+        """Put what `save` kept back into `sums` and `counts`.
 
         Raises `ValueError` if something is missing or does not fit.
         """
         try:
             for name, moments in sums.items():
                 kept = {key: tensors[f"{name}.{key}"] for key in moments.tensors()}
-                moments.restore(kept, self.counts[name])
-            for name, other in others.items():
-                other.copy_(tensors[name])
+                moments.restore(kept, self.rows[name])
+            counts.copy_(tensors["counts"])
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"{self.path} is damaged ({error}): remove it") from error
 
@@ -260,10 +264,8 @@ class _Checkpoint:
                 f"the ridge on one in {holdout}: give more text, or a smaller window"
             )
 
-    def save(
-        self, sums: Mapping[str, RidgeMoments], *, now: bool = False, **others: Tensor
-    ) -> None:
-        """Keep the sums over the windows so far, at most once a minute unless `now`."""
+    def save(self, sums: Mapping[str, RidgeMoments], counts: Tensor, *, now: bool = False) -> None:
+        """Keep the sums and counts over the windows so far, at most once a minute unless `now`."""
         recent = time.monotonic() - self._saved < _SECONDS_BETWEEN_SAVES
         if self.path is None or (recent and not now):
             return
@@ -272,12 +274,12 @@ class _Checkpoint:
             for name, moments in sums.items()
             for key, tensor in moments.tensors().items()
         }
-        self.counts = {name: moments.n for name, moments in sums.items()}
+        self.rows = {name: moments.n for name, moments in sums.items()}
         kept = {
             "settings": self._settings,
             "done": self.done,
-            "counts": self.counts,
+            "counts": self.rows,
             "digest": self.digest,
         }
-        save_tensors(self.path, tensors | others, kind="checkpoint", rest=kept)
+        save_tensors(self.path, tensors | {"counts": counts}, kind="checkpoint", rest=kept)
         self._saved = time.monotonic()

@@ -18,19 +18,17 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from .._progress import progress_bar
 from .._summary import summary
-from ..drawing.curves import Curve
 from ..drawing.labels import counted
 from ..drawing.theme import ThemeName
-from ..lens.figures.over_layers import draw_over_layers
+from ..lens.figures.over_layers import draw_over_layers, table_curve
 from ..measures.interval_table import interval_rows
 from ..measures.pairwise import pairwise_values
 from ..model.argument_types import require_counts, require_instance
 from ..model.exclusive import exclusive
-from ..model.points import point_name
 from ..model.precision import as_double
-from ..model.residuals import residuals
+from ..model.residuals import text_residuals
 from ..model.text_pieces import first_pieces
-from ..model.tokens import TextOrTokens, TokenBatch
+from ..model.tokens import TextOrTokens
 from .embedding_basis import EmbeddingBasis
 from .input_probe import InputProbe, unit_size
 
@@ -131,18 +129,14 @@ class InputReading:
         table = self.to_dataframe(level=level, seed=seed)
         half = table[table["part"] == 1]
         curves = [
-            Curve(
+            table_curve(
+                half[half["measure"] == measure],
                 label=LABELS[measure],
                 unit="share of the variance",
-                x=[point_name(point) for point in self.points],
-                values=rows["mean"].to_numpy(),
-                low=rows["low"].to_numpy(),
-                high=rows["high"].to_numpy(),
                 colour=number,
                 dash=number,
             )
             for number, measure in enumerate(MEASURES)
-            for rows in [half[half["measure"] == measure]]
         ]
         importance = float(half["importance"].iloc[0])
         of = "unembedding" if self.basis.kind == "unembedding" else "embedding"
@@ -228,9 +222,9 @@ def input_reading(
 
     def parts() -> Iterator[list[_Part]]:
         for piece in progress_bar(pieces, shown=progress, unit="text", desc="reading"):
-            streams = residuals(bridge, TokenBatch.unpadded(piece[None]), probe.points)
+            streams = text_residuals(bridge, piece, probe.points, first=skip_first)
             yield [
-                _Part.of(stream[0, skip_first:], weight, directions, through)
+                _Part.of(stream, weight, directions, through)
                 for stream, weight, through in zip(streams, weights, read_through, strict=True)
             ]
 

@@ -13,21 +13,19 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from .._progress import progress_bar
 from .._summary import summary
-from ..drawing.curves import Curve
 from ..drawing.labels import counted
 from ..drawing.theme import ThemeName
 from ..lens.distributions import ranks
-from ..lens.figures.over_layers import draw_over_layers
+from ..lens.figures.over_layers import draw_over_layers, table_curve
 from ..measures.interval_table import interval_rows
 from ..model.argument_types import require_counts, require_instance
 from ..model.exclusive import exclusive
-from ..model.points import point_name
 from ..model.precision import as_double
 from ..model.product import is_faster, product
 from ..model.readout import LOGIT_ROWS
-from ..model.residuals import residuals
+from ..model.residuals import text_residuals
 from ..model.text_pieces import first_pieces
-from ..model.tokens import TextOrTokens, TokenBatch, require_texts
+from ..model.tokens import TextOrTokens, require_texts
 from .input_probe import InputProbe, input_embeddings
 
 if TYPE_CHECKING:
@@ -137,24 +135,14 @@ def input_recovery(
         tokens = piece[skip_first:]
         if len(tokens) == 0:
             continue
-        streams = residuals(bridge, TokenBatch.unpadded(piece[None]), probe.points)
-        found = torch.stack(
-            [
-                torch.stack(
-                    [
-                        _ranks(
-                            probe(stream[0, skip_first:], point, shared=name == "shared"),
-                            tokens,
-                            table,
-                            fast,
-                        )
-                        for point, stream in zip(probe.points, streams, strict=True)
-                    ]
-                )
-                for name in maps
-            ]
-        )
-        rank = as_double(found)
+        streams = text_residuals(bridge, piece, probe.points, first=skip_first)
+        at_points = list(zip(probe.points, streams, strict=True))
+        found = [
+            _ranks(probe(stream, point, shared=name == "shared"), tokens, table, fast)
+            for name in maps
+            for point, stream in at_points
+        ]
+        rank = as_double(torch.stack(found).unflatten(0, (len(maps), -1)))
         measures = torch.stack([(rank == 0).double(), (rank < 10).double(), (1 + rank).log10()])
         inside = as_double(torch.nn.functional.one_hot(bins[tokens], len(RARITY_EDGES)))
         inside = torch.cat([inside, torch.ones_like(inside[:, :1])], dim=-1)
@@ -216,22 +204,11 @@ def plot_recovery(
     else:
         labels = {"own": "a map for each point", "shared": "one map for all"}
         named = [(labels[name], (name, "all")) for name in recovery.maps]
-    curves = []
-    for measure, unit in (("top1", "share first"), ("top10", "share in the first ten")):
-        for number, (label, key) in enumerate(named):
-            part = groups[(*key, measure)].set_index("point").loc[list(recovery.points)]
-            curves.append(
-                Curve(
-                    label=label,
-                    unit=unit,
-                    x=[point_name(point) for point in recovery.points],
-                    values=part["mean"].to_numpy(),
-                    low=part["low"].to_numpy(),
-                    high=part["high"].to_numpy(),
-                    colour=number,
-                    dash=number,
-                )
-            )
+    curves = [
+        table_curve(groups[(*key, measure)], label=label, unit=unit, colour=number, dash=number)
+        for measure, unit in (("top1", "share first"), ("top10", "share in the first ten"))
+        for number, (label, key) in enumerate(named)
+    ]
     n_tokens = int(recovery.counts[-1].sum())
     subtitle = f"{n_tokens:,} tokens of {counted(recovery.counts.shape[-1], 'text')}."
     if by_rarity:

@@ -93,20 +93,7 @@ def effect_map(
             f"here; got window={patch.window}, positions={patch.positions!r}"
         )
     layers = tuple(sorted(chosen_layers(patch.layers if layers is None else layers, n_layers)))
-    if positions is None:
-        own = range(length - 1) if isinstance(patch.positions, str) else patch.positions
-        positions = [position for position in own if position >= patch.first_written]
-        if not positions and len(own):
-            places = "all positions" if own == range(length - 1) else f"positions {list(own)}"
-            raise ValueError(
-                f"the patch is at {places} and spares the first {patch.first_written}, so nothing "
-                f"is left of the {length - 1} with a next token: give a longer text, or another "
-                "patch"
-            )
-    positions = _chosen_positions(
-        range(length - 1) if isinstance(positions, str) and positions == "all" else positions,
-        length - 1,
-    )
+    positions = _chosen_positions(positions, patch, length - 1)
     refuse_hooks_of_patches(bridge)
     refuse_late_hooks(bridge, layers[0])
     n_later = len(layers) * sum(length - 1 - position for position in positions)
@@ -123,11 +110,12 @@ def effect_map(
     text = KnownText.from_batch(batch, text_seeds=text_seeds)
     text = with_unpatched(bridge, text, [patch])
     rows = []
-    cells = progress_bar(
-        total=len(layers) * len(positions), shown=progress, unit="cell", desc="effects"
-    )
-    # On average a row goes through half of the blocks.
-    with fast_blocks(bridge, len(batch.tokens) * n_later // 2):
+    n_cells = len(layers) * len(positions)
+    with (
+        progress_bar(total=n_cells, shown=progress, unit="cell", desc="effects") as cells,
+        # On average a row goes through half of the blocks.
+        fast_blocks(bridge, len(batch.tokens) * n_later // 2),
+    ):
         anywhere = dataclasses.replace(patch, layer=layers, positions="all", first_position=0)
         bound, columns = anywhere.bind(bridge), text.column_positions()
         for layer, resid in steps(list(zip(layers, streams, strict=True))):
@@ -144,7 +132,6 @@ def effect_map(
                     logits[:, position + 1 :] = later
                     values.append(_value(metric, logits) - baseline)
             rows.append(values)
-    cells.close()
     strings = token_strings(bridge, set(batch.tokens[0].tolist()))
     names = [strings[token] for token in batch.tokens[0].tolist()]
     return EffectMap(
@@ -216,17 +203,8 @@ class _Columns:
         return self._run(start, resid, cache)
 
     def _run(self, start: int, resid: Tensor, cache: DynamicCache) -> Tensor:
-        key = torch.arange(start + resid.shape[1], device=resid.device)
-        position = key[start:]
-        return run_late_rows(
-            self._bridge,
-            self._layer,
-            resid,
-            position=position,
-            key_position=key,
-            visible=key <= position[:, None],
-            cache=cache,
-        )
+        position = torch.arange(start, start + resid.shape[1], device=resid.device)
+        return run_late_rows(self._bridge, self._layer, resid, position=position, cache=cache)
 
 
 def _logits(
@@ -263,7 +241,14 @@ def _value(metric: Metric, logits: Float[Tensor, "batch pos d_vocab"]) -> float:
     return float(value)
 
 
-def _chosen_positions(positions: Iterable[int] | str, n: int) -> tuple[int, ...]:
+def _chosen_positions(
+    positions: Iterable[int] | str | None, patch: NextTokenPatch, n: int
+) -> tuple[int, ...]:
+    """The positions to patch, of `n` with a next token, in order; by default the patch's own."""
+    if positions is None:
+        positions = _own_positions(patch, n)
+    elif isinstance(positions, str) and positions == "all":
+        positions = range(n)
     if isinstance(positions, str) or not isinstance(positions, Iterable):
         raise TypeError(f"positions must be a list of numbers or 'all', got {positions!r}")
     try:
@@ -275,3 +260,15 @@ def _chosen_positions(positions: Iterable[int] | str, n: int) -> tuple[int, ...]
             f"positions must be some of 0..{n - 1}, got {numbers}: a position needs a next token"
         )
     return numbers
+
+
+def _own_positions(patch: NextTokenPatch, n: int) -> list[int]:
+    own = range(n) if isinstance(patch.positions, str) else patch.positions
+    positions = [position for position in own if position >= patch.first_written]
+    if not positions and len(own):
+        places = "all positions" if own == range(n) else f"positions {list(own)}"
+        raise ValueError(
+            f"the patch is at {places} and spares the first {patch.first_written}, so nothing is "
+            f"left of the {n} with a next token: give a longer text, or another patch"
+        )
+    return positions

@@ -9,8 +9,7 @@ from ..model.capabilities import recall
 from ..model.fingerprint import fingerprint
 from ..model.hooks import without_hooks
 from ..model.kinds import ReadableModel
-from ..model.residuals import residuals
-from ..model.tokens import TokenBatch
+from ..model.residuals import text_residuals
 
 # Every fourth of the bundled texts covers all registers in some 1,300 tokens.
 _EVERY = 4
@@ -42,9 +41,8 @@ def _measured(bridge: ReadableModel) -> Float[Tensor, "layer d_model"]:
     total, count = torch.zeros(len(labels), int(bridge.cfg.d_model), dtype=torch.float64), 0
     with without_hooks(bridge.hook_points()):
         for document in prose()[::_EVERY]:
-            tokens = bridge.to_tokens(document.text)[:, : min(_LONGEST, int(bridge.cfg.n_ctx))]
-            batch = TokenBatch.unpadded(tokens)
-            streams = residuals(bridge, batch, labels)
-            total += torch.stack([stream[0, 1:].cpu().double().sum(0) for stream in streams])
-            count += tokens.shape[1] - 1
+            tokens = bridge.to_tokens(document.text)[0, : min(_LONGEST, int(bridge.cfg.n_ctx))]
+            streams = text_residuals(bridge, tokens, labels, first=1)
+            total += torch.stack([stream.cpu().double().sum(0) for stream in streams])
+            count += len(tokens) - 1
     return total / count

@@ -4,15 +4,15 @@ import math
 import reprlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Literal, cast, get_args
+from numbers import Integral
+from typing import Any, Literal, cast, get_args
 
 from torch import Tensor
 from transformer_lens.tools.analysis import JacobianLens
 
 from ..lens.affine import AffineLens
 from ..lens.protocol import Lens
-from ..model.argument_types import python_numbers
+from ..model.argument_types import python_numbers, require_numbers
 from .modes import MODES, Mode
 from .sources import SOURCES, BackPatch, SourceFunction
 
@@ -42,26 +42,12 @@ class PatchFields:
     lens: Lens | JacobianLens | None = None
 
     def __post_init__(self) -> None:
-        for name in ("layer", "positions"):
-            object.__setattr__(self, name, python_numbers(getattr(self, name)))
-        several = isinstance(self.layer, Sequence)
-        layers = tuple(self.layer) if isinstance(self.layer, Sequence) else (self.layer,)
-        if not layers or not all(map(_is_count, layers)):
-            raise ValueError(
-                f"layer must be one or more block numbers from 0 up, got {self.layer!r}"
-            )
-        if len(set(layers)) < len(layers):
-            raise ValueError(f"layer names a block twice: {self.layer}")
-        layers = tuple(sorted(map(int, layers)))
-        object.__setattr__(self, "layer", layers if several else layers[0])
+        object.__setattr__(self, "layer", _checked_layer(python_numbers(self.layer)))
+        require_numbers(strength=self.strength)
+        if self.gate is not None:
+            require_numbers(gate=self.gate)
         for name in ("strength", "gate"):
-            value = getattr(self, name)
-            is_number = isinstance(value, Real) and not isinstance(value, bool)
-            if not (is_number or (value is None and name == "gate")):
-                raise TypeError(
-                    f"{name} must be a number, got {type(value).__name__} {value!r:.60}"
-                )
-            object.__setattr__(self, name, python_numbers(value))
+            object.__setattr__(self, name, python_numbers(getattr(self, name)))
         if not isinstance(self.seed, Integral) or isinstance(self.seed, bool):
             raise TypeError(f"seed must be an integer, got {self.seed!r:.60}")
         object.__setattr__(self, "seed", int(self.seed))
@@ -84,17 +70,7 @@ class PatchFields:
                 "embedding='lens' needs lens= to be an AffineLens, such as fit_affine_lens makes, "
                 f"or a JacobianLens; got {self.lens!r}"
             )
-        if isinstance(self.positions, str):
-            _require_choice("positions", self.positions, ("all", "generated"))
-        else:
-            given = tuple(self.positions) if isinstance(self.positions, Iterable) else None
-            wrong = self.positions if given is None else [i for i in given if not _is_position(i)]
-            if given is None or wrong:
-                raise ValueError(
-                    "positions must be 'all', 'generated' or a list of numbers from the text's "
-                    f"first token, 0 up; got {wrong!r:.60}"
-                )
-            object.__setattr__(self, "positions", tuple(sorted(set(map(int, given)))))
+        object.__setattr__(self, "positions", _checked_positions(python_numbers(self.positions)))
         if not _is_position(self.first_position):
             raise ValueError(
                 f"first_position must be from 0 to 2**63 - 1, got {self.first_position!r:.60}"
@@ -151,6 +127,33 @@ def _same(name: str, ours: object, theirs: object) -> bool:
     # Lenses, and modes and sources of a user, may hold tensors, which do not compare.
     compares = name not in ("lens", "mode", "source") or isinstance(ours, (str, BackPatch))
     return ours is theirs or (compares and ours == theirs)
+
+
+def _checked_layer(given: Any) -> int | tuple[int, ...]:
+    """One block, or several in order."""
+    several = isinstance(given, Sequence)
+    layers = tuple(given) if several else (given,)
+    if not layers or not all(map(_is_count, layers)):
+        raise ValueError(f"layer must be one or more block numbers from 0 up, got {given!r}")
+    if len(set(layers)) < len(layers):
+        raise ValueError(f"layer names a block twice: {given}")
+    layers = tuple(sorted(map(int, layers)))
+    return layers if several else layers[0]
+
+
+def _checked_positions(given: Any) -> str | tuple[int, ...]:
+    """A word that `positions` may be, or numbers in order."""
+    if isinstance(given, str):
+        _require_choice("positions", given, ("all", "generated"))
+        return given
+    numbers = tuple(given) if isinstance(given, Iterable) else None
+    wrong = given if numbers is None else [i for i in numbers if not _is_position(i)]
+    if numbers is None or wrong:
+        raise ValueError(
+            "positions must be 'all', 'generated' or a list of numbers from the text's first "
+            f"token, 0 up; got {wrong!r:.60}"
+        )
+    return tuple(sorted(set(map(int, numbers))))
 
 
 def _is_count(value: object) -> bool:

@@ -35,12 +35,6 @@ def piece_length(bridge: TransformerBridge, max_length: int | None) -> int:
     return operator.index(length)
 
 
-def refuse_windows(patch: NextTokenPatch) -> None:
-    """Raise `ValueError` for a patch that writes to the newest positions alone."""
-    if patch.window is not None:
-        raise ValueError(f"the patch has a window of {patch.window}; give one without")
-
-
 def require_patches(
     patches: NextTokenPatch | Sequence[NextTokenPatch | None],
 ) -> tuple[NextTokenPatch, ...]:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.tools.analysis import JacobianLens
 
-from ..model.hub import hub_answers, hub_offline
+from ..model.hub import hub_if_it_answers
 from .affine import carry_back
 
 
@@ -61,9 +61,7 @@ def published_jacobian_lens(name: str) -> JacobianLens:
     Raises `FileNotFoundError` if neither has one.
     """
     try:
-        if hub_answers():
-            return JacobianLens.from_pretrained(name)
-        with hub_offline():
+        with hub_if_it_answers():
             return JacobianLens.from_pretrained(name)
     except (OSError, ValueError) as error:  # by the hub's client, by name
         raise FileNotFoundError(

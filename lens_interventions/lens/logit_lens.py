@@ -6,7 +6,7 @@
 """
 
 import operator
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, SupportsIndex, get_args
 
 import torch
@@ -133,34 +133,15 @@ def logit_lens(
     )
     compare = _reference_label(compare_with, n_layers)
     _check_options(divergences, top_k, chunk_size, int(bridge.cfg.d_vocab))
-    needed = select_points(n_layers, list(dict.fromkeys([*labels, FINAL, INPUT, compare])))
-    if isinstance(given, ActivationCache):
-        if prepend_bos is not None:
-            raise ValueError(
-                f"prepend_bos={prepend_bos} goes with a text; the tokens of a cache are given: "
-                "leave it out"
-            )
-        batch = cached_batch(bridge, given, tokens, attention_mask)
-        pieces = iter([(0, 0, cached_residuals(bridge, given, batch, needed))])
-    elif (
-        isinstance(given, Mapping)
-        and "input_ids" not in given
-        and all(isinstance(value, Tensor) for value in given.values())
-    ):
-        raise TypeError(
-            f"expected an ActivationCache, got a {type(given).__name__} of "
-            f"{len(given)} activations: wrap it, ActivationCache(activations, bridge), or "
-            "leave out return_cache_object=False"
-        )
-    elif tokens is not None:
-        raise ValueError("tokens= goes with an ActivationCache; pass the tokens themselves")
-    elif isinstance(given, RecordedStreams):
-        batch, pieces = given.batch, iter([(0, 0, given.at(needed))])
-    else:
-        batch = token_batch(bridge, given, prepend_bos=prepend_bos, attention_mask=attention_mask)
-        batch = moved_right(bridge, batch)
-        pieces = residual_pieces(bridge, batch, needed)
-
+    needed = select_points(n_layers, [*labels, FINAL, INPUT, compare])
+    batch, pieces = _streams(
+        bridge,
+        given,
+        needed,
+        tokens=tokens,
+        attention_mask=attention_mask,
+        prepend_bos=prepend_bos,
+    )
     watched = token_ids(bridge, watch)
     following = following_tokens(bridge, batch, next_token)
     cells = select_cells(batch, positions)
@@ -201,6 +182,48 @@ def logit_lens(
             "lens": "logit lens" if lens is None else getattr(lens, "name", type(lens).__name__),
         },
     )
+
+
+def _streams(
+    bridge: ReadableModel,
+    given: TextOrTokens | ActivationCache | RecordedStreams,
+    labels: Sequence[str],
+    *,
+    tokens: Tensor | None,
+    attention_mask: Tensor | None,
+    prepend_bos: bool | None,
+) -> tuple[
+    TokenBatch, Iterable[tuple[int, int, Mapping[str, Float[Tensor, "part chunk d_model"]]]]
+]:
+    """The tokens of what is given, and its residual streams in pieces, as `read_cells` wants them.
+
+    The other arguments are those of `logit_lens`.
+    """
+    if isinstance(given, ActivationCache):
+        if prepend_bos is not None:
+            raise ValueError(
+                f"prepend_bos={prepend_bos} goes with a text; the tokens of a cache are given: "
+                "leave it out"
+            )
+        batch = cached_batch(bridge, given, tokens, attention_mask)
+        return batch, [(0, 0, cached_residuals(bridge, given, batch, labels))]
+    if (
+        isinstance(given, Mapping)
+        and "input_ids" not in given
+        and all(isinstance(value, Tensor) for value in given.values())
+    ):
+        raise TypeError(
+            f"expected an ActivationCache, got a {type(given).__name__} of "
+            f"{len(given)} activations: wrap it, ActivationCache(activations, bridge), or "
+            "leave out return_cache_object=False"
+        )
+    if tokens is not None:
+        raise ValueError("tokens= goes with an ActivationCache; pass the tokens themselves")
+    if isinstance(given, RecordedStreams):
+        return given.batch, [(0, 0, given.at(labels))]
+    batch = token_batch(bridge, given, prepend_bos=prepend_bos, attention_mask=attention_mask)
+    batch = moved_right(bridge, batch)
+    return batch, residual_pieces(bridge, batch, labels)
 
 
 def _reference_label(point: str | int, n_layers: int) -> str:

@@ -1,13 +1,12 @@
 """Checkpoints of the tuned-lens library as affine lenses."""
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
 
-from ..model.hub import hub_answers, hub_offline
+from ..model.hub import hub_if_it_answers
 from ..model.user_warnings import warn_user
 from .affine import UNEMBEDDING, UNKNOWN, AffineLens
 
@@ -106,7 +105,7 @@ def _folder(path_or_name: str | Path, revision: str | None) -> Path:
     )
 
     try:
-        with nullcontext() if hub_answers() else hub_offline():
+        with hub_if_it_answers():
             files = [
                 hf_hub_download(
                     _REPOSITORY,

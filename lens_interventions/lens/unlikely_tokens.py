@@ -20,19 +20,18 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from .._progress import progress_bar
 from .._summary import summary
-from ..drawing.curves import Curve
 from ..drawing.labels import counted
 from ..drawing.theme import ThemeName
 from ..measures.interval_table import interval_rows
 from ..model.argument_types import require_counts, require_whole_numbers
 from ..model.exclusive import exclusive
-from ..model.points import INPUT, point_name, select_points
+from ..model.points import INPUT, select_points
 from ..model.precision import as_double
 from ..model.readout import Readout, readout, refuse_readout_hooks
-from ..model.residuals import residuals
+from ..model.residuals import text_residuals
 from ..model.text_pieces import first_pieces
-from ..model.tokens import TextOrTokens, TokenBatch, require_texts
-from .figures.over_layers import draw_over_layers
+from ..model.tokens import TextOrTokens, require_texts
+from .figures.over_layers import draw_over_layers, table_curve
 from .unlikely_pool import Matching, Pool, likeliest
 
 if TYPE_CHECKING:
@@ -104,19 +103,15 @@ class UnlikelyComponents:
         above = table[table["point"] != INPUT]
         units = {"size": "size (1: any direction)", "left at the output": "left at the output"}
         curves = [
-            Curve(
+            table_curve(
+                above[(above["statistic"] == statistic) & (above["group"] == group)],
                 label=group,
                 unit=units[statistic],
-                x=[point_name(point) for point in rows["point"]],
-                values=rows["mean"].to_numpy(),
-                low=rows["low"].to_numpy(),
-                high=rows["high"].to_numpy(),
-                colour=GROUPS.index(group),
-                dash=GROUPS.index(group) % 2,
+                colour=number,
+                dash=number % 2,
             )
             for statistic in MEASURES
-            for group in GROUPS
-            for rows in [above[(above["statistic"] == statistic) & (above["group"] == group)]]
+            for number, group in enumerate(GROUPS)
         ]
         n_texts = self.values.shape[-1]
         return draw_over_layers(
@@ -187,8 +182,7 @@ def unlikely_components(
     for number, piece in enumerate(pieces):
         if len(piece[skip_first:].unique()) < 2:
             continue
-        batch = TokenBatch.unpadded(piece[None])
-        streams = [r[0, skip_first:] for r in residuals(bridge, batch, points)]
+        streams = text_residuals(bridge, piece, points, first=skip_first)
         pools = matching.draw(directions, seed + number)
         found, unlikely = _measure(read, streams, pools, likely=likely, below=below)
         values.append(found)

@@ -20,7 +20,7 @@ is chosen before the numbers are seen.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from scipy import stats
@@ -248,14 +248,8 @@ def _gain(interval: Interval, lower_is_better: bool) -> Interval:
     """The interval turned so that more is better; turning twice gives it back."""
     if not lower_is_better:
         return interval
-    return Interval(
-        -interval.estimate,
-        -interval.high,
-        -interval.low,
-        interval.level,
-        interval.method,
-        interval.n,
-    )
+    low, high = -interval.high, -interval.low
+    return replace(interval, estimate=-interval.estimate, low=low, high=high)
 
 
 def outermost(interval: Interval) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components import base
 
-from .hub import hub_answers, hub_offline
+from .hub import hub_if_it_answers, hub_offline
 
 
 def boot_in_memory(
@@ -154,9 +154,9 @@ def _boot(name: str, **options: Any) -> TransformerBridge:
     if options.get("tokenizer") is not None:
         with hub_offline():
             return TransformerBridge.boot_transformers(label, **options)
-    asks_hub = name and not Path(name).is_dir() and hub_answers()
+    on_hub = name and not Path(name).is_dir()
     try:
-        with nullcontext() if asks_hub else hub_offline():
+        with hub_if_it_answers() if on_hub else hub_offline():
             return TransformerBridge.boot_transformers(label, **options)
     except OSError as error:
         raise ValueError(

@@ -1,6 +1,7 @@
 """Arguments of another type than expected: what becomes of them, or the error."""
 
 import operator
+from numbers import Real
 from typing import Any
 
 
@@ -10,6 +11,13 @@ def require_instance(name: str, value: object, kind: type) -> None:
         raise TypeError(
             f"{name} must be of the class {kind.__name__}, got {type(value).__name__} {value!r:.60}"
         )
+
+
+def require_numbers(**given: object) -> None:
+    """Raise `TypeError` for an argument that is not a real number of Python or numpy."""
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r:.60}")
 
 
 def require_whole_numbers(**given: object) -> None:

@@ -4,7 +4,7 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import huggingface_hub.constants as hub
 
@@ -48,3 +48,8 @@ def hub_offline() -> AbstractContextManager[None]:
     All threads share the setting, so none of them reaches the hub while one is inside.
     """
     return _offline.changed()
+
+
+def hub_if_it_answers() -> AbstractContextManager[None]:
+    """Inside, the hub is asked if it answers now, and otherwise only the local cache."""
+    return nullcontext() if hub_answers() else hub_offline()

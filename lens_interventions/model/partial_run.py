@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
-from transformers import Cache
+from transformers import Cache, DynamicCache
 
 from .attention_cache import as_argument
 from .attention_masks import additive_masks
@@ -52,9 +53,8 @@ def run_late_rows(
     resid: Float[Tensor, "batch row d_model"],
     *,
     position: Int[Tensor, " row"],
-    key_position: Int[Tensor, " key"],
-    visible: Bool[Tensor, "row key"] | Bool[Tensor, "batch row key"],
-    cache: Cache,
+    visible: Bool[Tensor, "row key"] | Bool[Tensor, "batch row key"] | None = None,
+    cache: Cache | None = None,
     fwd_hooks: Sequence[Hook] = (),
     until: str = FINAL,
 ) -> Float[Tensor, "batch row d_model"]:
@@ -63,14 +63,18 @@ def run_late_rows(
     **Arguments:**
 
     - `position`: the position of each row. Several rows may share one.
-    - `key_position`: the positions of the cached rows and of these rows, in that order.
-    - `visible`: which of those keys each row attends to, before the model's own sliding windows,
-        which are cut here. Without a batch axis the same for all texts.
-    - `cache`: keys and values of earlier rows; those of these rows are appended.
+    - `visible`: which keys each row attends to, the cached ones and then those of these rows,
+        before the model's own sliding windows, which are cut here. Without a batch axis the same
+        for all texts. By default those of no later position than the row's.
+    - `cache`: keys and values of positions 0, 1 and so on, none by default; those of these rows are
+        appended.
     - `fwd_hooks`: hooks inside the blocks for this run.
     - `until`: the residual point at which the run stops.
     """
-    distance = position[:, None] - key_position
+    cache = DynamicCache() if cache is None else cache
+    cached = torch.arange(cache.get_seq_length(layer), device=position.device)
+    distance = position[:, None] - torch.cat([cached, position])
+    visible = distance >= 0 if visible is None else visible
     seen = visible if visible.ndim == 3 else visible[None]
     masks = additive_masks(bridge, seen, distance, resid.dtype)
     return _run(

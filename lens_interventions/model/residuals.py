@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
@@ -44,6 +44,17 @@ def residuals(
         )
     require_hooks(bridge, names)
     return capture(bridge, batch.tokens, names, **forward)
+
+
+def text_residuals(
+    bridge: ReadableModel, tokens: Int[Tensor, " pos"], labels: Iterable[str], *, first: int = 0
+) -> list[Float[Tensor, "some d_model"]]:
+    """The residual stream of one text at the given points, from position `first` on.
+
+    Raises what `residuals` raises.
+    """
+    streams = residuals(bridge, TokenBatch.unpadded(tokens[None]), labels)
+    return [stream[0, first:] for stream in streams]
 
 
 def residual_chunks(

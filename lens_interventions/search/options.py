@@ -2,9 +2,8 @@
 
 import math
 from dataclasses import dataclass
-from numbers import Real
 
-from ..model.argument_types import require_counts
+from ..model.argument_types import require_counts, require_numbers
 
 _NUMBERS = ("relaxed_share", "learning_rate", "entropy", "temperature", "noise", "start_score")
 
@@ -43,8 +42,7 @@ class SearchOptions:
             value = getattr(self, name)
             if value is None and name == "learning_rate":
                 continue
-            if not isinstance(value, Real) or isinstance(value, bool):
-                raise TypeError(f"{name} must be a number, got {value!r:.60}")
+            require_numbers(**{name: value})
             if not math.isfinite(value):
                 raise ValueError(f"{name} must be a finite number, got {value}")
         if not 0 <= self.relaxed_share <= 1:

@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-from transformers import DynamicCache
 
 from lens_interventions.intervention.known_text import KnownText
 from lens_interventions.intervention.patch import NextTokenPatch
@@ -53,15 +52,7 @@ def test_late_blocks_on_r_l_are_the_model(bridge, tokens):
     position = torch.arange(LENGTH)
     for layer in range(bridge.cfg.n_layers):
         resid = cache[f"blocks.{layer}.hook_resid_pre"]
-        as_rows = run_late_rows(
-            bridge,
-            layer,
-            resid,
-            position=position,
-            key_position=position,
-            visible=position <= position[:, None],
-            cache=DynamicCache(),
-        )
+        as_rows = run_late_rows(bridge, layer, resid, position=position)
         for late in (run_late_blocks(bridge, layer, resid), as_rows):
             torch.testing.assert_close(late, final, rtol=0, atol=1e-9)
 
@@ -186,8 +177,8 @@ def test_identity_fails_for_a_wrong_layer_token_or_mask(tokens, monkeypatch):
     assert largest_error(text=dataclasses.replace(text, tokens=other[None])) > 1e-3
     visible = two_streams_module.visible
 
-    def sees_no_stream(rows, start, window):
-        seen = visible(rows, start, window)
+    def sees_no_stream(rows, start):
+        seen = visible(rows, start)
         seen[-1, 0] = False
         return seen
 

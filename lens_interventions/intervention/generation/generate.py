@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import LogitsProcessor, StoppingCriteria, StoppingCriteriaList
@@ -210,15 +210,10 @@ def generate(
                 callback(step)
         show_as_done(bar)
 
-    tokens = torch.full((n_rows, len(taken)), -1)
-    log_probs = torch.full(tokens.shape, torch.nan, dtype=taken[0].log_probs.dtype)
-    finished = torch.zeros(n_rows, dtype=torch.bool)
-    for step, ended in zip(taken, ends, strict=True):
-        tokens[step.rows, step.step] = step.tokens
-        log_probs[step.rows, step.step] = step.log_probs
-        finished[step.rows] = ended
-    lengths = batch.lengths.cpu() + (tokens >= 0).sum(-1).reshape(len(patches), n_prompts)
-    for each, reached in zip(patches, lengths, strict=True):
+    tokens, log_probs, finished = _of_rows(taken, ends, n_rows)
+    lengths = (tokens >= 0).sum(-1)
+    read = batch.lengths.cpu() + lengths.reshape(len(patches), n_prompts)
+    for each, reached in zip(patches, read, strict=True):
         if each is not None:
             # The last new token is not read, and the position that predicts it is not patched.
             warn_if_out_of_reach(each, reached - 1)
@@ -226,7 +221,7 @@ def generate(
     return Generation(
         tokens=tokens,
         log_probs=log_probs,
-        lengths=(tokens >= 0).sum(-1),
+        lengths=lengths,
         finished=finished,
         texts=_texts(bridge, tokens),
         vocab=token_strings(bridge, tokens[tokens >= 0].unique().tolist()),
@@ -277,6 +272,20 @@ def _decode(
         if len(going_on) < len(rows):
             decoder.keep(going_on)
             text, rows = select_rows(text, going_on), rows[going_on]
+
+
+def _of_rows(
+    taken: Sequence[GenerationStep], ends: Sequence[Bool[Tensor, " row"]], n_rows: int
+) -> tuple[Int[Tensor, "batch new"], Float[Tensor, "batch new"], Bool[Tensor, " batch"]]:
+    """The new tokens of all rows, their log-probabilities, and whether each row has ended."""
+    tokens = torch.full((n_rows, len(taken)), -1)
+    log_probs = torch.full(tokens.shape, torch.nan, dtype=taken[0].log_probs.dtype)
+    finished = torch.zeros(n_rows, dtype=torch.bool)
+    for step, ended in zip(taken, ends, strict=True):
+        tokens[step.rows, step.step] = step.tokens
+        log_probs[step.rows, step.step] = step.log_probs
+        finished[step.rows] = ended
+    return tokens, log_probs, finished
 
 
 def _check(

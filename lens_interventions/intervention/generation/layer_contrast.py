@@ -12,11 +12,11 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import LogitsProcessor
 
-from ...lens.layer_contrast import dola, sled
 from ...model.argument_types import require_whole_numbers
 from ...model.embedding import embeddings_are_tied
 from ...model.points import chosen_layers
 from ...model.readout import Readout, readout, refuse_readout_hooks
+from .contrasted_logits import dola, sled
 
 EarlyLayers = str | Sequence[int]
 """Candidate layers: "low", "high", "all" or a list; see `DoLa`."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ..learned_write import LearnedWrite
 from ..names import function_names
 from ..patch import NextTokenPatch, require_patch
-from ..pieces import refuse_prompt_patches, refuse_windows
+from ..pieces import refuse_prompt_patches
 from ..sources import SourceFunction, source_names
 
 
@@ -20,7 +20,8 @@ def compared_sources(
     `positions="generated"`, and for an unknown source.
     """
     require_patch(patch)
-    refuse_windows(patch)
+    if patch.window is not None:
+        raise ValueError(f"the patch has a window of {patch.window}; give one without")
     refuse_prompt_patches([patch])
     if asked is not None:
         sources = asked

@@ -7,7 +7,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import DynamicCache
 
 from ..._counter_random import random_integers
 from ...model.hooks import capture, keep, missing_hooks
@@ -90,9 +89,6 @@ def _copying(bridge: TransformerBridge) -> ByHead:
             layer,
             alone.repeat_interleave(n_heads, dim=0),
             position=here,
-            key_position=here,
-            visible=torch.ones(1, 1, dtype=torch.bool, device=alone.device),
-            cache=DynamicCache(),
             fwd_hooks=[(z, one_head), (out, keep(kept, "out"))],
             until=layer_label(layer + 1, len(mixed)),
         )

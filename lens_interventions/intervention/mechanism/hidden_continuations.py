@@ -17,7 +17,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import DynamicCache
 
 from ...model.capabilities import recall
 from ...model.hooks import Hook, HookFunction, change_layers, missing_hooks
@@ -105,17 +104,15 @@ def late_predictions(
     rows = _Rows.of(through, length)
     # What enters as the read rows is never read. In a model without such hooks it would be, and the
     # loss would show it.
-    entering = {_READ: resid.roll(1, dims=1)}
+    entering = [resid.roll(1, dims=1) if copy == _READ else resid for copy in rows.copies]
     place = torch.arange(length, device=resid.device)
     position = place.repeat(len(rows.copies))
     late = run_late_rows(
         bridge,
         layer,
-        torch.cat([entering.get(copy, resid) for copy in rows.copies], dim=1),
+        torch.cat(entering, dim=1),
         position=position,
-        key_position=position,
         visible=rows.visible(hidden),
-        cache=DynamicCache(),
         fwd_hooks=[
             *_patching(bound, rows, text, position),
             *_reading(bridge, rows, layer, through),

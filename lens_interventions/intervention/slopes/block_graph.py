@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import DynamicCache
 
 from ...model.hooks import Hook
 from ...model.partial_run import run_late_rows
@@ -54,15 +53,11 @@ def block_graph(
     clean: CleanRun,
     rows: Layout,
     *,
-    window: int | None = None,
     fwd_hooks: Sequence[Hook] = (),
 ) -> tuple[Float[Tensor, "batch row d_model"], Float[Tensor, "batch row d_model"]]:
     """`r[layer]` of `rows`, a leaf, and `r[layer + 1]`, computed from it with gradients.
 
-    **Arguments:**
-
-    - `window`: the window with which `rows` were laid out.
-    - `fwd_hooks`: hooks on the block.
+    `fwd_hooks` are hooks on the block.
     """
     entering = clean.streams[layer][:, rows.position].detach().requires_grad_()
     with torch.enable_grad():
@@ -71,9 +66,7 @@ def block_graph(
             layer,
             entering,
             position=rows.position,
-            key_position=rows.position,
-            visible=visible(rows, 0, window),
-            cache=DynamicCache(),
+            visible=visible(rows, 0),
             fwd_hooks=fwd_hooks,
             until=layer_label(layer + 1, int(bridge.cfg.n_layers)),
         )

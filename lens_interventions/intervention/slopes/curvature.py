@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.argument_types import require_numbers
 from ...model.exclusive import exclusive
 from ...model.precision import is_half
 from ...model.product import product_dtype
@@ -71,8 +71,7 @@ def curvature(
             f"find curvatures in float32 or float64: products are in {dtype}, and differences of "
             "losses are mostly rounding"
         )
-    if isinstance(step, bool) or not isinstance(step, Real):
-        raise TypeError(f"step must be a number, got {type(step).__name__} {step!r:.60}")
+    require_numbers(step=step)
     if not 0 < step < math.inf:
         raise ValueError(f"step must be a finite number above 0, got {step}")
     by_scope = scopes_by_name(scopes)

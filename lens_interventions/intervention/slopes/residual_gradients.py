@@ -44,7 +44,7 @@ def residual_gradients(
     length = clean.streams[0].shape[1]
     rows, gradients = last_gradients(bridge, clean, losses, window=window)
     for layer in range(int(bridge.cfg.n_layers) - 1, lowest - 1, -1):
-        gradients = _through_block(bridge, layer, clean, rows, window, gradients)
+        gradients = _through_block(bridge, layer, clean, rows, gradients)
         yield layer, [_of_patched(gradient, rows, length) for gradient in gradients]
 
 
@@ -53,10 +53,9 @@ def _through_block(
     layer: int,
     clean: CleanRun,
     rows: Layout,
-    window: int | None,
     gradients: Sequence[Float[Tensor, "batch row d_model"]],
 ) -> list[Float[Tensor, "batch row d_model"]]:
-    entering, leaving = block_graph(bridge, layer, clean, rows, window=window)
+    entering, leaving = block_graph(bridge, layer, clean, rows)
     last = len(gradients) - 1
     return [
         torch.autograd.grad(leaving, entering, gradient, retain_graph=i < last)[0]

@@ -50,17 +50,7 @@ def end_of_text(
         return resid[:, position % resid.shape[1]]
 
     def in_order(position: Int[Tensor, " row"], cache: DynamicCache) -> Tensor:
-        cached = torch.arange(cache.get_seq_length(layer), device=device)
-        keys = torch.cat([cached, position])
-        return run_late_rows(
-            bridge,
-            layer,
-            at(position),
-            position=position,
-            key_position=keys,
-            visible=keys <= position[:, None],
-            cache=cache,
-        )
+        return run_late_rows(bridge, layer, at(position), position=position, cache=cache)
 
     actual: list[Tensor] = []
     expected: list[Tensor] = []
@@ -78,7 +68,6 @@ def end_of_text(
             text,
             rows,
             layer=layer,
-            window=None,
             cache=_repeated(first, start),
         )[0]
     )

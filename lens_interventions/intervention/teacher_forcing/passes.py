@@ -5,7 +5,6 @@ go through the blocks above it together, and all share the blocks below.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -78,7 +77,7 @@ class TextPasses:
             warn_if_out_of_reach(patch, batch.lengths)
         length = batch.tokens.shape[1]
         size = int(bridge.cfg.n_ctx) if max_length is None else max_length
-        require_whole_numbers(max_length=size, overlap=overlap or 0)
+        require_whole_numbers(max_length=size, overlap=0 if overlap is None else overlap)
         lead = _lead(batch.tokens, size, bos_id(bridge))
         starts, skip = _pieces(length, int(bridge.cfg.n_ctx), size, overlap, lead)
         counted = prompt_length is not None or any(p and p.positions != "all" for p in patches)
@@ -118,13 +117,8 @@ class TextPasses:
         else:
             refuse_readout_hooks(self.bridge)
         wanted = torch.ones_like(following, dtype=torch.bool) if where is None else where
-        hooks = list(self.fwd_hooks)
         n_rows = sum(text.tokens.numel() for text in self.texts) * len(self.patches)
-        # A bridge looks its names up even where there is no hook to put on.
-        with (
-            hooked(self.bridge, hooks) if hooks else nullcontext(),
-            fast_blocks(self.bridge, n_rows),
-        ):
+        with hooked(self.bridge, self.fwd_hooks), fast_blocks(self.bridge, n_rows):
             for text, skip in steps(list(zip(self.texts, self.skip, strict=True))):
                 first = column - skip
                 column = first + text.tokens.shape[1]

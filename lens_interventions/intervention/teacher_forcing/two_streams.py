@@ -43,12 +43,14 @@ class Layout:
         predicting: `[row]`, the position t of the group that the row belongs to, -1 in the stream.
         patched: `[row]`, whether a row is patched (where the patch applies at all).
         n_stream: how many rows the stream has; they come first.
+        window: how many positions before t its group has; None if the stream is the patched one.
     """
 
     position: Int[Tensor, " row"]
     predicting: Int[Tensor, " row"]
     patched: Bool[Tensor, " row"]
     n_stream: int
+    window: int | None
 
     @property
     def clean(self) -> Int[Tensor, " pos"]:
@@ -66,17 +68,17 @@ def layout(start: int, stop: int, window: int | None, device: torch.device) -> L
     predicting = torch.cat([torch.full_like(stream, -1), stream[:, None].expand_as(group)[exists]])
     in_stream = predicting < 0
     patched = torch.where(in_stream, window is None, position < predicting)
-    return Layout(position, predicting, patched, len(stream))
+    return Layout(position, predicting, patched, len(stream), window)
 
 
-def visible(rows: Layout, start: int, window: int | None) -> Bool[Tensor, "row key"]:
+def visible(rows: Layout, start: int) -> Bool[Tensor, "row key"]:
     """Which keys each row attends to: the stream before `start`, cached, then these rows."""
     cached = torch.arange(start, device=rows.position.device)
     key_position = torch.cat([cached, rows.position])
     key_group = torch.cat([torch.full_like(cached, -1), rows.predicting])
     position, group = rows.position[:, None], rows.predicting[:, None]
     not_later = key_position <= position
-    stream_end = torch.where(group < 0, position + 1, group - (window or 0))
+    stream_end = torch.where(group < 0, position + 1, group - (rows.window or 0))
     in_stream = (key_group < 0) & (key_position < stream_end)
     in_group = (group >= 0) & (key_group == group) & not_later
     return in_stream | in_group
@@ -107,9 +109,7 @@ def two_streams(
     for start in range(0, length, chunk_size):
         rows = layout(start, min(start + chunk_size, length), window, resid.device)
         of_rows = resid[:, rows.position]
-        yield one_chunk(
-            bridge, patches, of_rows, text, rows, layer=layer, window=window, cache=cache
-        )
+        yield one_chunk(bridge, patches, of_rows, text, rows, layer=layer, cache=cache)
 
 
 def one_chunk(
@@ -120,7 +120,6 @@ def one_chunk(
     rows: Layout,
     *,
     layer: int,
-    window: int | None,
     cache: DynamicCache,
 ) -> Float[Tensor, "patch batch chunk d_model"]:
     """`r[L]` at the clean copies of one chunk, whose stream joins the one in `cache`.
@@ -128,18 +127,15 @@ def one_chunk(
     **Arguments:**
 
     - `resid`: `r[layer]` of `rows`.
-    - `window`: as the rows were laid out.
     - `cache`: keys and values of the stream before the chunk.
     """
-    n_patches, start = len(patches), cache.get_seq_length(layer)
-    cached = torch.arange(start, device=resid.device)
+    n_patches = len(patches)
     late = run_late_rows(
         bridge,
         layer,
         repeat(resid, "batch row d -> (patch batch) row d", patch=n_patches),
         position=rows.position,
-        key_position=torch.cat([cached, rows.position]),
-        visible=visible(rows, start, window),
+        visible=visible(rows, cache.get_seq_length(layer)),
         cache=cache,
         fwd_hooks=_hooks(patches, layer, rows, text),
     )

@@ -18,7 +18,7 @@ from ...drawing.labels import counted
 from ...model.fingerprint import fingerprint
 from ...model.precision import at_least_float32
 from ...model.readout import Readout
-from ...model.residuals import residuals
+from ...model.residuals import text_residuals
 from ...model.text_pieces import pieces_of_each
 from ...model.tokens import TextOrTokens, TokenBatch, about
 from ..known_text import KnownText
@@ -95,9 +95,9 @@ class TrainingCorpus:
         sizes: list[list[Tensor]] = [[] for _ in layers]
         with torch.no_grad():
             for piece in self.pieces[:4]:
-                streams = residuals(self._bridge, TokenBatch.unpadded(piece[None]), labels)
-                for rows, stream in zip(sizes, streams, strict=True):
-                    late = stream[0, min(first_position, len(piece) - 1) :]
+                first = min(first_position, len(piece) - 1)
+                streams = text_residuals(self._bridge, piece, labels, first=first)
+                for rows, late in zip(sizes, streams, strict=True):
                     wide = late.to(at_least_float32(late.dtype))
                     rows.append(wide.square().mean(-1).sqrt())
         return torch.stack([torch.cat(rows).median() for rows in sizes])

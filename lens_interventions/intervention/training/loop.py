@@ -206,9 +206,8 @@ class WriteTraining:
         The reader is off while a batch is made: the residual that enters the layer, and the loss
         without a patch, are those of the model as it is.
         """
-        remaining = iter(visit.seeds)
-        for group in visit.corpus.groups(visit.indices, _STREAM_ROWS // 2):
-            seeds = torch.stack([next(remaining) for _ in group])
+        groups = visit.corpus.groups(visit.indices, _STREAM_ROWS // 2)
+        for group, seeds in zip(groups, visit.seeds.split(list(map(len, groups))), strict=True):
             with replaced_forwards(self._frozen):
                 batch = visit.corpus.batch(group, seeds, self._bound.readout)
             write = with_tensors(self._bound, self._parameters.tensors(leaves))

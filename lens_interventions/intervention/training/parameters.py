@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from ..._counter_random import random_normal
@@ -29,33 +28,30 @@ class WriteParameters:
 
     def __init__(
         self,
+        bound: BoundPatch,
+        corpus: TrainingCorpus,
+        options: TrainingOptions,
         *,
         rank: int | None,
-        reads_tokens: bool,
-        bias: bool,
-        input_gate: bool,
         strength: float | None,
-        resid_size: Float[Tensor, " layer"],
-        embedding_length: Float[Tensor, " layer"],
-        d_model: int,
         seed: int,
-        dtype: torch.dtype,
-        device: torch.device,
     ) -> None:
         """
         **Arguments:**
 
+        - `bound`: the patch, whose write has no tensors yet.
+        - `corpus`: shows the typical size of a residual.
+        - `options`: whether there is a bias and a gate, and what the map reads.
         - `rank`: of the map; None is a full one.
-        - `reads_tokens`: whether there is a map at all, or only a bias.
-        - `bias`, `input_gate`: whether there is one.
         - `strength`: with it nothing of the write is trained.
-        - `resid_size`: root mean square of a residual's entries at each layer.
-        - `embedding_length`: length of what the map reads at each layer.
-        - `d_model`: width of the model.
         - `seed`: of the start of the map's lower factor.
-        - `dtype`, `device`: of the leaves.
         """
-        n_layers = len(resid_size)
+        patch = bound.patch
+        table = bound.embeddings[patch.layers[0]]
+        assert isinstance(patch.mode, LearnedWrite)
+        reads_tokens = SOURCES[patch.mode.source].role != "no news"
+        n_layers, d_model = len(patch.layers), table.weight.shape[-1]
+        dtype, device = at_least_float32(table.weight.dtype), table.weight.device
         self.leaves: dict[str, Tensor] = {}
         self._fixed: dict[str, Tensor] = {}
         if strength is not None:
@@ -63,10 +59,16 @@ class WriteParameters:
                 identity = torch.eye(d_model, dtype=dtype, device=device)
                 self._fixed["up"] = (strength * identity).repeat(n_layers, 1, 1)
             return
+        sizes = corpus.typical_sizes(patch.layers, options.first_position)
+        if options.scale == "norm":
+            lengths = sizes * d_model**0.5
+        else:
+            every = torch.linalg.vector_norm(table.weight, dim=-1, dtype=dtype)
+            lengths = (every.median() * table.scale).expand_as(sizes)
         self._sizes = {
-            "down": 1 / embedding_length[:, None, None],
-            "up": resid_size[:, None, None],
-            "bias": resid_size[:, None],
+            "down": 1 / lengths[:, None, None],
+            "up": sizes[:, None, None],
+            "bias": sizes[:, None],
         }
         start: dict[str, Tensor] = {}
         if reads_tokens and rank is not None:
@@ -77,10 +79,10 @@ class WriteParameters:
         if reads_tokens:
             start["up"] = torch.zeros(n_layers, d_model if rank is None else rank, d_model)
             if rank is None:
-                self._sizes["up"] = (resid_size / embedding_length)[:, None, None]
-        if bias:
+                self._sizes["up"] = (sizes / lengths)[:, None, None]
+        if options.bias:
             start["bias"] = torch.zeros(n_layers, d_model)
-        if input_gate:
+        if options.input_gate:
             start["gate_weight"] = torch.zeros(n_layers, d_model)
             start["gate_bias"] = torch.zeros(n_layers)
         self.leaves = {
@@ -95,38 +97,3 @@ class WriteParameters:
             size = self._sizes.get(name)
             values[name] = leaf if size is None else leaf * size.to(leaf)
         return {**values, **self._fixed}
-
-
-def initial_parameters(
-    bound: BoundPatch,
-    corpus: TrainingCorpus,
-    rank: int | None,
-    options: TrainingOptions,
-    seed: int,
-    strength: float | None,
-) -> WriteParameters:
-    """The first parameters of a training, for a patch whose write has no tensors yet."""
-    patch = bound.patch
-    table = bound.embeddings[patch.layers[0]]
-    assert isinstance(patch.mode, LearnedWrite)
-    sizes = corpus.typical_sizes(patch.layers, options.first_position)
-    d_model = table.weight.shape[-1]
-    dtype = at_least_float32(table.weight.dtype)
-    if options.scale == "norm":
-        lengths = sizes * d_model**0.5
-    else:
-        every = torch.linalg.vector_norm(table.weight, dim=-1, dtype=dtype)
-        lengths = (every.median() * table.scale).expand_as(sizes)
-    return WriteParameters(
-        rank=rank,
-        reads_tokens=SOURCES[patch.mode.source].role != "no news",
-        bias=options.bias,
-        input_gate=options.input_gate,
-        strength=strength,
-        resid_size=sizes,
-        embedding_length=lengths,
-        d_model=d_model,
-        seed=seed,
-        dtype=dtype,
-        device=table.weight.device,
-    )

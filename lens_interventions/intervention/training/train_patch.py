@@ -30,7 +30,7 @@ from .checks import check_base, check_reach, check_reader, check_write
 from .corpus import Corpora, TrainingCorpus, split_corpus
 from .loop import WriteTraining
 from .options import TrainingOptions
-from .parameters import initial_parameters
+from .parameters import WriteParameters
 from .reader_parameters import ReaderParameters
 from .residual_store import ResidualStore
 from .result import TrainedPatch
@@ -219,7 +219,9 @@ def train_patch(
             settings["base"] = base.digest()
         settings = {name: python_numbers(value) for name, value in settings.items()}
         bound = write.patch().bind(bridge)
-        parameters = initial_parameters(bound, ours.training, rank, options, seed, strength)
+        parameters = WriteParameters(
+            bound, ours.training, options, rank=rank, strength=strength, seed=seed
+        )
         run = WriteTraining(bridge, bound, parameters, reader, ours, preserved, options, settings)
         run.to_the_end(None if checkpoint is None else Path(checkpoint), save_every, progress)
     n_tokens = sum(map(len, ours.training.pieces))

@@ -48,11 +48,9 @@ def draw_commitment(
     if not inputs:
         raise ValueError("there is no position to show: the range of positions holds no token")
     size = cell_size(len(inputs))
-    columns = list(range(len(inputs)))
-    never = [column for column in columns if first[column] < 0]
     width = max(420.0, LEFT + size.width * len(inputs) + _RIGHT)
     reading = "Below: the tokens. Above: the final guesses. A short bar: settled early."
-    if never:
+    if min(first) < 0:
         reading += " A cross: not even at the output."
     lines = headline(f"Layer from which the final guess stays {criterion}", reading, width)
     above = LINE * len(lines) + label_extent(tuple(guesses), size) + 20
@@ -65,35 +63,11 @@ def draw_commitment(
         f"{markup(shorten(guess, TOKEN_WIDTH))}<br>from layer: {name}"
         for position, token, guess, name in cells
     ]
-    figure = go.Figure(layout={"template": template(theme)})
-    figure.add_trace(
-        go.Bar(
-            x=columns,
-            y=[None if i < 0 else i + 1 for i in first],
-            base=-1,  # so that the input, row 0, has a bar of its own height
-            marker_color=LINES[0],
-            text=told,
-            textposition="none",
-            hovertemplate="%{text}<extra></extra>",
-            showlegend=False,
-        )
-    )
-    figure.add_trace(
-        go.Scatter(
-            x=never,
-            y=[len(rows) - 1] * len(never),
-            xaxis="x2",
-            mode="markers",
-            marker={"symbol": "x-thin", "size": 9, "line": {"width": 2, "color": LINES[1]}},
-            text=[told[column] for column in never],
-            hovertemplate="%{text}<extra></extra>",
-            showlegend=False,
-        )
-    )
+    figure = go.Figure(_traces(first, told, top=len(rows) - 1), {"template": template(theme)})
     ticks = thinned(len(rows), _MOST_TICKS)
     tokens = {
         "tickmode": "array",
-        "tickvals": columns,
+        "tickvals": list(range(len(inputs))),
         "tickangle": -45,
         "tickfont": {"size": size.label_font},
         "range": [-0.5, len(inputs) - 0.5],
@@ -123,3 +97,30 @@ def draw_commitment(
         },
     )
     return figure
+
+
+def _traces(first: Sequence[int], told: Sequence[str], *, top: int) -> "list[go.Bar | go.Scatter]":
+    """The bars, and the crosses of the columns that never settle, at the height `top`."""
+    import plotly.graph_objects as go
+
+    never = [column for column, i in enumerate(first) if i < 0]
+    hover = {"hovertemplate": "%{text}<extra></extra>", "showlegend": False}
+    bars = go.Bar(
+        x=list(range(len(first))),
+        y=[None if i < 0 else i + 1 for i in first],
+        base=-1,  # so that the input, row 0, has a bar of its own height
+        marker_color=LINES[0],
+        text=told,
+        textposition="none",
+        **hover,
+    )
+    crosses = go.Scatter(
+        x=never,
+        y=[top] * len(never),
+        xaxis="x2",
+        mode="markers",
+        marker={"symbol": "x-thin", "size": 9, "line": {"width": 2, "color": LINES[1]}},
+        text=[told[column] for column in never],
+        **hover,
+    )
+    return [bars, crosses]

@@ -8,8 +8,10 @@ import numpy as np
 from ...drawing.curves import Curve, draw_curves
 from ...drawing.labels import percent
 from ...drawing.theme import ThemeName
+from ...model.points import point_name
 
 if TYPE_CHECKING:
+    import pandas
     import plotly.graph_objects as go
 
 AXIS = "residual stream entering block"
@@ -35,4 +37,20 @@ def draw_over_layers(
         subtitle += f" Bands are {percent(level)} bootstrap intervals over texts."
     return draw_curves(
         curves, x_title=AXIS, x_name="layer", title=title, subtitle=subtitle, theme=theme
+    )
+
+
+def table_curve(
+    rows: "pandas.DataFrame", *, label: str, unit: str, colour: int, dash: int
+) -> Curve:
+    """The curve of a table's rows, one for each point: their `mean`, with `low` and `high`."""
+    return Curve(
+        label=label,
+        unit=unit,
+        x=[point_name(point) for point in rows["point"]],
+        values=rows["mean"].to_numpy(),
+        low=rows["low"].to_numpy(),
+        high=rows["high"].to_numpy(),
+        colour=colour,
+        dash=dash,
     )

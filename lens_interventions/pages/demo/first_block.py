@@ -5,7 +5,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import DynamicCache
 
 from ...drawing.curves import Curve, draw_curves
 from ...materials import prose
@@ -109,9 +108,7 @@ def distances(
         0,
         first,
         position=position,
-        key_position=position,
         visible=position[:, None] == position,
-        cache=DynamicCache(),
         until=points[1],
     )
     read = readout(bridge)

@@ -54,8 +54,8 @@ def test_two_streams_that_are_wrong_are_not_used(broken, monkeypatch):
     if broken == "mask":
         visible = two_streams_module.visible
 
-        def leaky(rows, start, window):
-            seen = visible(rows, start, window)
+        def leaky(rows, start):
+            seen = visible(rows, start)
             return seen | (
                 rows.position[:, None] == torch.cat([torch.arange(start), rows.position])
             )

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .distributions import js_divergence
+from ...lens.distributions import js_divergence
 
 
 def dola(

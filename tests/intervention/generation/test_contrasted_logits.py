@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lens_interventions.lens.layer_contrast import dola, sled
+from lens_interventions.intervention.generation.contrasted_logits import dola, sled
 from tests.support import reference_layer_contrast as reference
 
 
