@@ -349,7 +349,7 @@ def teacher_forced(patch=None, **options):
         (
             lambda: li.SearchOptions(temperature="a"),
             TypeError,
-            "temperature must be a number, got 'a'",
+            "temperature must be a number, got str 'a'",
         ),
         *(
             (
