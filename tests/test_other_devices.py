@@ -240,11 +240,22 @@ def test_a_feature_works_on_another_device(feature, tmp_path):
             assert_same(feature(bridge_on(device), tmp_path / kind), expected)
 
 
-# One table each, which all other tables are made of.
+# One table each, which all other tables are made of. What is met there is a matter of neither the
+# number of prompts nor that of steps.
 EXPERIMENTS = {
-    "increment": (small_increment.SMALL, "losses"),
+    "increment": (
+        dataclasses.replace(
+            small_increment.SMALL, seeds=(0,), steps=2, base_steps=2, pilot_steps=1
+        ),
+        "losses",
+    ),
     "last_word": (small_last_word.SETTINGS, "influence"),
-    "likeliest": (small_likeliest.SETTINGS, "sequences_rows"),
+    "likeliest": (
+        dataclasses.replace(
+            small_likeliest.SETTINGS, prompts=2, choosing=1, variants=("gumbel",), lengths=(16,)
+        ),
+        "sequences_rows",
+    ),
     "preservation": (small_preservation.SMALL, "correlations"),
     "slopes": (small_slopes.SMALL, "slopes"),
 }

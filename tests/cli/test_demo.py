@@ -8,6 +8,7 @@ import pytest
 
 from lens_interventions.fitting import default_lens
 from lens_interventions.pages.demo import SECTIONS
+from tests.support.less_is_read import less_is_read
 from tests.support.pages import ROOT
 from tests.support.tiny import tiny_bridge
 
@@ -25,7 +26,8 @@ def run(monkeypatch, command):
 def test_it_says_what_it_measures_and_writes_the_page(run, tmp_path, monkeypatch):
     monkeypatch.setattr(default_lens, "_TEXTS", 16)
     monkeypatch.setattr(default_lens, "_LENGTH", 12)
-    status, _, err = run("--out", tmp_path / "report")
+    with less_is_read():
+        status, _, err = run("--out", tmp_path / "report")
     assert status == 0, err
     # Also where standard error is no terminal.
     said = re.findall(r"^(\d)/(\d) .+: (?:agrees|partly|disagrees) \(\d+ s\)$", err, re.MULTILINE)

@@ -1,7 +1,8 @@
 """The measures by the names that users know them by."""
 
-import subprocess
-import sys
+from concurrent.futures import ProcessPoolExecutor
+
+from tests.support.processes import PROCESSES, printed
 
 CODE = """
 import importlib
@@ -17,6 +18,6 @@ for measure in sys.argv[1:]:
 
 def test_a_measure_is_there_if_nothing_of_the_library_was_imported_before():
     names = ["behaviour", "crossed", "intervals", "verdicts"]
-    command = [sys.executable, "-c", CODE, *names]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [f"lens_interventions.measures.{name}" for name in names]
+    with ProcessPoolExecutor(1, mp_context=PROCESSES) as executor:
+        found = executor.submit(printed, CODE, *names).result()
+    assert found.split() == [f"lens_interventions.measures.{name}" for name in names]

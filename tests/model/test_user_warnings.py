@@ -1,7 +1,8 @@
 """Warnings point at the user's line, whatever decorators are between."""
 
-import subprocess
-import sys
+from concurrent.futures import ProcessPoolExecutor
+
+from tests.support.processes import PROCESSES, printed
 
 # A process of its own, as the type checks of a test session are frames too.
 CALLS = """
@@ -32,6 +33,6 @@ for call in calls:
 
 
 def test_a_warning_names_the_line_that_called_the_library():
-    shell = [sys.executable, "-c", CALLS]
-    found = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
+    with ProcessPoolExecutor(1, mp_context=PROCESSES) as executor:
+        found = executor.submit(printed, CALLS).result()
     assert found.splitlines() == ["{'<string>'}"] * 6

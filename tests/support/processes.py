@@ -4,7 +4,9 @@ Importing torch, transformers and TransformerLens takes some five seconds, which
 for each test.
 """
 
+import contextlib
 import importlib
+import io
 import multiprocessing
 import sys
 
@@ -18,6 +20,15 @@ def lens_interventions(*arguments: object) -> None:
 
     sys.argv = ["lens-interventions", *map(str, arguments)]
     cli.main()
+
+
+def printed(code: str, *arguments: str) -> str:
+    """What code prints, for a process of its own. Its frames are of the file <string>."""
+    sys.argv = ["-c", *arguments]
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+    return output.getvalue()
 
 
 def modules_after(module: str) -> set[str]:

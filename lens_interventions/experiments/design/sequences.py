@@ -68,7 +68,7 @@ def beginning(bridge: TransformerBridge) -> tuple[int, ...]:
 def token_list(bridge: TransformerBridge, text: str) -> list[int]:
     """The ids of a text, without a BOS."""
     ids = bridge.to_tokens(text, prepend_bos=False, truncate=False, move_to_device=False)
-    return [int(i) for i in ids[0]]
+    return ids[0].tolist()
 
 
 def continuation(bridge: TransformerBridge, prefix: str, text: str) -> list[int]:

@@ -8,13 +8,14 @@ import torch
 from lens_interventions.pages.demo import SECTIONS
 from lens_interventions.pages.demo.fitted import fitted
 from lens_interventions.pages.demo.measured_model import MeasuredModel
+from tests.support.less_is_read import less_is_read
 from tests.support.tiny import tiny_bridge
 
 
 @pytest.fixture(autouse=True)
 def _without_gradients() -> Iterator[None]:
-    """As units are measured."""
-    with torch.no_grad():
+    """As units are measured, on few texts."""
+    with torch.no_grad(), less_is_read():
         yield
 
 

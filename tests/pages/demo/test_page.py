@@ -10,32 +10,17 @@ from lens_interventions.pages.demo import SECTIONS, build_page
 from lens_interventions.pages.demo.page import render
 from lens_interventions.pages.demo.section import Condition, Figure, Section
 from tests.support.browser import browse
+from tests.support.less_is_read import less_is_read
 from tests.support.pages import ROOT
 from tests.support.tiny import shared_bridge
 
 pytestmark = pytest.mark.long
 
 
-# What sections read, by the names of the constants: from less they make the same figures.
-READ = {
-    "measured_model.PROSE_TEXTS": 2,
-    "measured_model.PROSE_TOKENS": 16,
-    "first_block.PROSE_TEXTS": 2,
-    "first_block.PROSE_TOKENS": 16,
-    "rarity._EXCERPTS": 2,
-    "rarity._TOKENS": 20,
-    # This one loops from its first new token on.
-    "seeing.LOOPING": "A B C D " * 7 + "A B C D",
-    "seeing.LOOPING_TOKENS": 20,
-}
-
-
 @pytest.fixture(scope="module")
 def page(default_bridge, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "index.html"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        for name, less in READ.items():
-            monkeypatch.setattr(f"lens_interventions.pages.demo.{name}", less)
+    with less_is_read():
         return build_page(default_bridge, path, results=ROOT / "results" / "smollm2-135m-instruct")
 
 
