@@ -33,7 +33,9 @@ def lens(
     text: Annotated[str | None, typer.Argument(help="The text to read.")] = None,
     file: Annotated[
         Path | None,
-        typer.Option(help="Read the text from a plain-text file, not .jsonl; - is standard input."),
+        typer.Option(
+            help="Read the text from a plain-text file, not JSON lines; - is standard input."
+        ),
     ] = None,
     model: Model = None,
     device: Device = None,

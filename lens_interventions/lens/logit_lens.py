@@ -6,7 +6,7 @@
 """
 
 import operator
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, SupportsIndex, get_args
 
 import torch
@@ -193,7 +193,7 @@ def _streams(
     attention_mask: Tensor | None,
     prepend_bos: bool | None,
 ) -> tuple[
-    TokenBatch, Iterable[tuple[int, int, Mapping[str, Float[Tensor, "part chunk d_model"]]]]
+    TokenBatch, Iterator[tuple[int, int, Mapping[str, Float[Tensor, "part chunk d_model"]]]]
 ]:
     """The tokens of what is given, and its residual streams in pieces, as `read_cells` wants them.
 
@@ -206,7 +206,7 @@ def _streams(
                 "leave it out"
             )
         batch = cached_batch(bridge, given, tokens, attention_mask)
-        return batch, [(0, 0, cached_residuals(bridge, given, batch, labels))]
+        return batch, iter([(0, 0, cached_residuals(bridge, given, batch, labels))])
     if (
         isinstance(given, Mapping)
         and "input_ids" not in given
@@ -220,7 +220,7 @@ def _streams(
     if tokens is not None:
         raise ValueError("tokens= goes with an ActivationCache; pass the tokens themselves")
     if isinstance(given, RecordedStreams):
-        return given.batch, [(0, 0, given.at(labels))]
+        return given.batch, iter([(0, 0, given.at(labels))])
     batch = token_batch(bridge, given, prepend_bos=prepend_bos, attention_mask=attention_mask)
     batch = moved_right(bridge, batch)
     return batch, residual_pieces(bridge, batch, labels)

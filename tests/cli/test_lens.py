@@ -188,6 +188,7 @@ def test_a_standard_input_that_is_closed_is_named(command, monkeypatch):
         (["a", "--file", "a.txt"], "give only one of them"),
         (["--file", "texts.jsonl"], "texts.jsonl holds documents in JSON"),
         (["--file", "texts.ndjson"], "texts.ndjson holds documents in JSON"),
+        (["--file", "texts.jsonlines"], "texts.jsonlines holds documents in JSON"),
         (["a", "--stat", "watched_rank"], "watched_rank needs --watch"),
         (["a", "--watch", " lazy"], "is not one token of this model"),
         (["a", "--layers", "1:x"], "expected a range start:stop:step"),

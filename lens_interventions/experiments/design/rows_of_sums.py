@@ -54,7 +54,7 @@ def range_of_seeds(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     Columns: the keys, mean, lowest, highest. The mean is that of the seeds' means; lowest and
     highest are the least and the most of these.
     """
-    by_seed = rows.groupby([*keys, "seed"], sort=False)[["total", "count"]].sum()
+    by_seed = rows.groupby([*keys, "seed"], sort=False)[["total", "count"]].sum(min_count=1)
     values = by_seed["total"] / by_seed["count"]
     found = values.groupby(level=list(keys), sort=False).agg(["mean", "min", "max"])
     return found.rename(columns={"min": "lowest", "max": "highest"}).reset_index()

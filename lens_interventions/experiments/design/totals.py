@@ -148,7 +148,7 @@ def totals_by_category(
     """
     for name, tags in categories.items():
         of_category = replace(measure, tags=frozenset(tags))
-        if not tagged(rows, tags).query("half == @half").empty:
+        if not tagged(rows, of_category.tags).query("half == @half").empty:
             totals = totals_of(rows, of_category, half)
             if totals.counts.sum() > 0:
                 yield name, of_category, totals

@@ -205,7 +205,7 @@ def files_of_rows(path: Path) -> list[Path]:
 
 
 def _require_folder(path: Path) -> None:
-    if not path.is_dir():
+    if path.exists() and not path.is_dir():
         raise RunDirectoryError(f"{path} is not a directory: remove it")
 
 

@@ -7,6 +7,7 @@ patched, t clean. Nothing changes in the blocks below the layer, so they run on 
 cache of their own.
 """
 
+import importlib.metadata
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -29,7 +30,6 @@ from ...model.partial_run import only_blocks_below, only_blocks_from
 from ...model.points import hook_name
 from ...model.roomy_cache import roomy_cache
 from ...model.user_hooks import lasting_hooks_on
-from ...model.versions import running_versions
 from ..known_text import KnownText
 from .patch_batch import PatchBatch
 
@@ -221,7 +221,8 @@ def _require_length(bridge: TransformerBridge, cache: Cache, layer: int, expecte
     length = cache.get_seq_length(layer)
     if length == expected:
         return
-    versions = ", ".join(f"{name} {version}" for name, version in running_versions().items())
+    installed = ("transformers", "transformer_lens")
+    versions = " and ".join(f"{name} {importlib.metadata.version(name)}" for name in installed)
     raise CacheError(
         f"the cache of keys and values holds {length} positions where it should hold {expected}: "
         f"either {bridge.cfg.architecture} does not keep one that can be shortened by a position, "
