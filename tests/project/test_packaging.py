@@ -63,7 +63,7 @@ def test_import_is_light(module, others):
 
 
 def wait_until_files_are_later(folder):
-    """Until a file that is written now is later than one of before: a second on some systems."""
+    """Until a file written now is later than one written before: a second on some systems."""
     clock = folder / "clock"
     clock.touch()
     before = clock.stat().st_mtime_ns

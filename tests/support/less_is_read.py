@@ -1,4 +1,4 @@
-"""Sections of the demo page that read less: from less they make the same figures."""
+"""The sections of the demo page on less text, from which they make the same figures."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ _READ = {
 
 @contextmanager
 def less_is_read() -> Iterator[None]:
-    """In the block, sections read a few short texts."""
+    """In the block, sections read only a few short texts."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         for name, less in _READ.items():
             monkeypatch.setattr(f"lens_interventions.pages.demo.{name}", less)

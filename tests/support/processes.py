@@ -23,7 +23,7 @@ def lens_interventions(*arguments: object) -> None:
 
 
 def printed(code: str, *arguments: str) -> str:
-    """What code prints, for a process of its own. Its frames are of the file <string>."""
+    """Run code as `python -c` does, and return what it prints; for a process of its own."""
     sys.argv = ["-c", *arguments]
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
