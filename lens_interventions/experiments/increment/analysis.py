@@ -7,9 +7,9 @@ import pandas as pd
 from ...drawing.labels import counted
 from ..design.comparisons import Comparison
 from ..design.conditions import NO_PATCH
-from ..design.trained_patches.contrasts import against_all, curve_table, difference, mean_losses
+from ..design.trained_patches.contrasts import against_all, curve_tables, difference, mean_losses
 from ..design.trained_patches.findings import QUESTIONS, findings_on_texts
-from ..design.trained_patches.losses import CURVE, UNTRAINED
+from ..design.trained_patches.losses import PENALISED, UNTRAINED, at_the_end
 from ..engine.results import Analysis, Finding, Tables
 from .figures import draw
 from .measurements import BASE
@@ -20,8 +20,7 @@ from .stages import FIRST, PILOT, TABLE, TRIAL, best_rate
 def analyse(settings: IncrementSettings, rows: Tables) -> Analysis:
     """Tables, the rows of single texts among them, a verdict for each kind of text, and figures."""
     measured = rows[TABLE]
-    on_the_way = measured["scope"] == CURVE
-    losses = measured[~on_the_way]
+    losses = at_the_end(measured)
     references = (BASE, *settings.controls)
     compared = {
         scope: against_all(losses, references, settings.resampling, scope=scope, alone=BASE)
@@ -30,7 +29,7 @@ def analyse(settings: IncrementSettings, rows: Tables) -> Analysis:
     tables = {
         "contrasts": contrasts(settings, losses, compared),
         "losses": mean_losses(losses),
-        "curves": curve_table(measured[on_the_way]),
+        **curve_tables(measured),
         "base": of_base(rows),
         "rows": measured,
     }
@@ -64,11 +63,12 @@ def of_base(rows: Tables) -> pd.DataFrame:
     """The trials of learning rates and the training of the base, without its write.
 
     Columns: training, rate, step, loss in nats a token, on windows that are not among those
-    measured.
+    measured, and those of `PENALISED` that were.
     """
     names = {PILOT: "trial of the base", FIRST: "base", TRIAL: "trial of increments"}
     parts = [rows[table].assign(training=name) for table, name in names.items()]
-    return pd.concat(parts, ignore_index=True)[["training", "rate", "step", "loss"]]
+    found = pd.concat(parts, ignore_index=True)
+    return found[["training", "rate", "step", "loss", *found.columns.intersection([*PENALISED])]]
 
 
 def said_rate(tried: pd.DataFrame) -> str:

@@ -11,7 +11,7 @@ from ...intervention.training.loop import DivergenceError
 from ...intervention.training.result import TrainedPatch
 from ..design.kept_writes import decoded_write, write_bytes
 from ..design.text_scopes import AS_TRAINED
-from ..design.trained_patches.losses import Windows, curve_rows, measured_losses
+from ..design.trained_patches.losses import Windows, curve_rows, measured_losses, penalised
 from ..design.trained_patches.trainings import trained
 from ..engine.work_units import unit_kind
 
@@ -34,7 +34,8 @@ def measure_trial(
     """Train a write, on a `base` if one is given as text: rate, step and loss in nats a token.
 
     `training` are arguments of `train_patch`, and `file` is a checkpoint. The loss is that on the
-    windows that choose. It is NaN at the end of a training that diverged.
+    windows that choose. It is NaN at the end of a training that diverged. What is penalised has a
+    column too.
     """
     below = {} if base is None else {"base": decoded_write(base)}
     try:
@@ -70,13 +71,13 @@ def measure_increment(
     """Train an increment and measure it with its base: rows of `measured_losses`.
 
     `base` is a write as text, `training` are arguments of `train_patch`, `material` are arguments
-    of `measured_losses`, and `file` is a checkpoint. Rows with the scope `CURVE` have the loss on
-    the windows that choose the best step.
+    of `measured_losses`, and `file` is a checkpoint. Other rows are those of `curve_rows`, on the
+    windows that choose the best step.
     """
     result = trained(bridge, {"base": decoded_write(base), **training}, options, texts, file)
     conditions = {AS_TRAINED: result.write.patch(seed=training["seed"])}
     measured = measured_losses(bridge, conditions, step=training["steps"], **material)
-    rows = pd.DataFrame([*curve_rows(result.held_out.to_dict("records")), *measured])
+    rows = pd.DataFrame([*curve_rows(result.held_out.to_dict("records"), options), *measured])
     return rows.assign(source=training["source"], seed=training["seed"])
 
 
@@ -91,4 +92,5 @@ def measure_alone(
 
 
 def _curve(result: TrainedPatch, options: Mapping[str, Any]) -> pd.DataFrame:
-    return result.held_out[["step", "loss"]].assign(rate=options["learning_rate"])
+    told = ["step", "loss", *penalised(options)]
+    return result.held_out[told].assign(rate=options["learning_rate"])

@@ -8,9 +8,9 @@ from ...drawing.labels import counted
 from ..design.comparisons import Comparison
 from ..design.conditions import NO_PATCH
 from ..design.text_scopes import AS_TRAINED, TAKEN_AWAY
-from ..design.trained_patches.contrasts import against_all, curve_table, difference, mean_losses
+from ..design.trained_patches.contrasts import against_all, curve_tables, difference, mean_losses
 from ..design.trained_patches.findings import QUESTIONS, findings_on_texts
-from ..design.trained_patches.losses import CURVE, UNTRAINED
+from ..design.trained_patches.losses import UNTRAINED, at_the_end
 from ..engine.results import Analysis, Finding, Tables
 from .figures import draw
 from .settings import ALONE, ReaderSettings
@@ -20,8 +20,7 @@ from .stages import TABLE
 def analyse(settings: ReaderSettings, rows: Tables) -> Analysis:
     """Tables, the rows of single texts among them, a verdict for each kind of text, and figures."""
     measured = rows[TABLE]
-    on_the_way = measured["scope"] == CURVE
-    losses = measured[~on_the_way]
+    losses = at_the_end(measured)
     compared = {
         scope: against_all(losses, settings.controls, settings.resampling, scope=scope, alone=ALONE)
         for scope in QUESTIONS
@@ -29,7 +28,7 @@ def analyse(settings: ReaderSettings, rows: Tables) -> Analysis:
     tables = {
         "contrasts": contrasts(settings, losses, compared),
         "losses": mean_losses(losses),
-        "curves": curve_table(measured[on_the_way]),
+        **curve_tables(measured),
         "rows": measured,
     }
     return Analysis(tables, _findings(settings, losses, compared), draw)

@@ -27,11 +27,11 @@ def measure_reader(
 
     `training` are arguments of `train_patch`, `texts` are the windows to train on and to choose the
     best step by, and `material` are arguments of `measured_losses`. `file` is a checkpoint of the
-    training. The reader of the step that is best on the windows that choose is measured. Rows with
-    the scope `CURVE` have the loss on these windows, in nats per token.
+    training. The reader of the step that is best on the windows that choose is measured. Other rows
+    are those of `curve_rows`, on these windows.
     """
     result = trained(bridge, training, options, texts, file)
-    curve = curve_rows(result.held_out.to_dict("records"))
+    curve = curve_rows(result.held_out.to_dict("records"), options)
     assert result.reader is not None
     conditions: dict[str, NextTokenPatch | None]
     conditions = {AS_TRAINED: result.write.patch(seed=training["seed"])}

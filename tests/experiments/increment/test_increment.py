@@ -248,3 +248,17 @@ def test_penalties_reach_the_trainings_and_the_verdicts(tmp_path):
     assert own.groupby("text")["token"].apply(tuple).nunique() == 12
     assert "as long as the residual cost 5 nats" in result.verdicts[0].method
     assert "on 12 texts that the model wrote cost 2." in result.verdicts[0].method
+    # What was penalised is told at each evaluation, as the base's training had it.
+    told = result.tables["penalties"]
+    steps = [0, 2, 4]
+    for (_, source), curve in told.groupby(["penalised", "source"]):
+        assert (source in settings.sources, curve["step"].tolist()) == (True, steps)
+    assert set(told["penalised"]) == {"write_length", "kl"}
+    # An increment begins at zero, above what the best step of the base, penalties included, wrote.
+    begun = told[told["step"] == 0].set_index("penalised")["mean"]
+    assert (begun["write_length"] == 0).all()
+    base = result.tables["base"].query("training == 'base'")
+    assert base["write_length"].iloc[0] == 0
+    cost = base["loss"] + 5 * base["write_length"] + 2 * base["kl"]
+    # Rounding of float32, in batches of other texts.
+    np.testing.assert_allclose(begun["kl"], base["kl"][cost.idxmin()], atol=1e-6)

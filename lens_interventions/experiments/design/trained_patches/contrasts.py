@@ -9,6 +9,7 @@ from ..conditions import NO_PATCH, Arm
 from ..contrasts import Contrast, Resampling, seed_contrast
 from ..rows_of_sums import range_of_seeds, rows_where
 from ..text_scopes import AS_TRAINED
+from .losses import CURVE, PENALISED
 
 
 def against_all(
@@ -68,13 +69,21 @@ def mean_losses(losses: pd.DataFrame) -> pd.DataFrame:
     return found.assign(loss=found["total"] / found["count"]).drop(columns="total")
 
 
-def curve_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Loss during training, on windows that are not among those measured.
+def curve_tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What was measured during training, on texts that are not among those measured at the end.
 
-    Columns: source, step, loss, low, high; low and high are the least and the most of the seeds.
+    The table `curves` has the loss. Columns: source, step, loss, low, high; low and high are the
+    least and the most of the seeds. Trainings with penalties have a table `penalties`. Columns:
+    penalised, which is "write_length" or "kl", source, step, mean, low, high.
     """
-    found = range_of_seeds(rows, ["source", "step"])
-    return found.rename(columns={"mean": "loss", "lowest": "low", "highest": "high"})
+    ends = {"lowest": "low", "highest": "high"}
+    losses = range_of_seeds(rows[rows["scope"] == CURVE], ["source", "step"])
+    found = {"curves": losses.rename(columns={"mean": "loss", **ends})}
+    told = rows[rows["scope"].isin([*PENALISED])].rename(columns={"scope": "penalised"})
+    if len(told):
+        means = range_of_seeds(told, ["penalised", "source", "step"])
+        found["penalties"] = means.rename(columns=ends)
+    return found
 
 
 def _arm(source: str) -> Arm:

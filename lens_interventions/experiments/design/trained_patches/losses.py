@@ -23,6 +23,9 @@ UNTRAINED = "none"
 CURVE = "on the way"
 """The scope of rows that tell the loss at a step, on windows that choose the best step."""
 
+PENALISED = {"write_length": "write_penalty", "kl": "change_penalty"}
+"""The scopes of rows that tell what was penalised at a step, and the options that penalise it."""
+
 
 @unit_kind("the model without a reader")
 def measure_untrained(
@@ -80,15 +83,32 @@ def _nats(
     return torch.cat(found, dim=1).cpu()
 
 
-def curve_rows(held_out: Sequence[Mapping[Any, Any]]) -> list[dict[str, Any]]:
-    """Rows with the scope `CURVE` from the evaluations of a training, in nats a token."""
+def penalised(options: Mapping[str, Any]) -> list[str]:
+    """Which of `PENALISED` the values of `TrainingOptions` penalise."""
+    return [name for name, option in PENALISED.items() if options[option]]
+
+
+def curve_rows(
+    held_out: Sequence[Mapping[Any, Any]], options: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Rows from the evaluations of a training: with the scope `CURVE` the loss, in nats a token.
+
+    `options` are the values of `TrainingOptions`. What they penalise has rows too.
+    """
+    told = {CURVE: "loss", **{name: name for name in penalised(options)}}
     return [
         row
         for point in held_out
+        for scope, name in told.items()
         for row in sum_rows(
-            _named(CURVE, AS_TRAINED, int(point["step"])), [""], [float(point["loss"])], [1]
+            _named(scope, AS_TRAINED, int(point["step"])), [""], [float(point[name])], [1]
         )
     ]
+
+
+def at_the_end(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that are not of `curve_rows`."""
+    return rows[~rows["scope"].isin([CURVE, *PENALISED])]
 
 
 def _named(scope: str, condition: str, step: int) -> dict[str, Any]:
