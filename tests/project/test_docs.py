@@ -7,6 +7,7 @@ Blocks run on a model with the layers of the embedded one, but random weights, 3
 import inspect
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
@@ -79,8 +80,14 @@ def narrow_bridge():
     )
 
 
+@pytest.fixture(scope="module")
+def copying_run(tmp_path_factory):
+    """Where the run that two pages make, with the same settings, is kept for the second one."""
+    return tmp_path_factory.mktemp("kept") / "copying"
+
+
 @pytest.fixture
-def place(narrow_bridge, tmp_path, monkeypatch):
+def place(narrow_bridge, copying_run, tmp_path, monkeypatch):
     """A directory with the files that pages name, where the narrow model is the only one."""
     signature = inspect.signature(models.load_model)
 
@@ -103,7 +110,12 @@ def place(narrow_bridge, tmp_path, monkeypatch):
     lines = (json.dumps({"text": text}) for text in documents)
     Path("texts.jsonl").write_text("\n".join(lines))
     write_checkpoint(Path("tuned-lens-checkpoint"), narrow_bridge)
+    made = Path("runs/copying")
+    if copying_run.exists():
+        shutil.copytree(copying_run, made)
     yield tmp_path
+    if made.exists() and not copying_run.exists():
+        shutil.copytree(made, copying_run)
     model_source._loaded.cache_clear()
 
 

@@ -2,12 +2,14 @@
 
 import importlib.util
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from pandas.testing import assert_frame_equal
 
 from lens_interventions.experiments import RecallSettings, load_result, recall
@@ -24,7 +26,7 @@ SMALL = RecallSettings(
     texts=("prose",),
     documents=10,
     document_tokens=24,
-    fitted_texts=("docstrings",),
+    fitted_texts=("python_reference",),
     fitted_tokens=1500,
     window=96,
     bases=("unembedding", "pca"),
@@ -132,8 +134,19 @@ def test_intervals_know_that_each_document_is_compared_with_all_others() -> None
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * spread, rel=0.2)
 
 
-def test_a_run_from_start_to_end(tmp_path: Path) -> None:
-    result = recall(lambda: tiny_bridge("llama"), settings=SMALL, out=tmp_path)
+def run(out: Path) -> Result:
+    with torch.no_grad():
+        return recall(lambda: tiny_bridge("llama"), settings=SMALL, out=out)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    out = tmp_path_factory.mktemp("runs") / "recall"
+    return run(out), out
+
+
+def test_a_run_from_start_to_end(finished: tuple[Result, Path]) -> None:
+    result, out = finished
     table = result.to_dataframe()
     everything = table[table["part"] == "all"].set_index("point")
     assert everything.index.tolist() == ["0_pre", "1_pre", "2_pre", "final_post"]
@@ -142,21 +155,21 @@ def test_a_run_from_start_to_end(tmp_path: Path) -> None:
         index=["measure", "basis", "point"], columns="part", values="estimate"
     )
     np.testing.assert_allclose(halves.sum(axis=1), 1, atol=1e-6)  # both bases are orthogonal
-    loaded = load_result(tmp_path)
+    loaded = load_result(out)
     assert_frame_equal(loaded.to_dataframe(), table)
     assert {finding.figure for finding in result.verdicts} == set(loaded.figures())
 
 
-def test_a_run_that_was_stopped_ends_in_the_same_numbers(tmp_path: Path) -> None:
-    def run() -> Result:
-        return recall(lambda: tiny_bridge("llama"), settings=SMALL, out=tmp_path)
-
-    unbroken = run()
-    files = {path.stem: path for path in (tmp_path / "rows/recall").iterdir()}
+def test_a_run_that_was_stopped_ends_in_the_same_numbers(
+    finished: tuple[Result, Path], tmp_path: Path
+) -> None:
+    unbroken, out = finished
+    copy = shutil.copytree(out, tmp_path / "stopped")
+    files = {path.stem: path for path in (copy / "rows/recall").iterdir()}
     assert set(files) == {"recovered-000", "recovered-008", "read-unembedding", "read-pca"}
     for name in ("recovered-008", "read-pca"):
         files[name].unlink()
-    went_on = run()
+    went_on = run(copy)
     for name, table in unbroken.tables.items():
         assert_frame_equal(went_on.tables[name], table)
 
