@@ -60,7 +60,7 @@ def gain_over_depth() -> go.Figure:
         li.experiments.load_result(RESULTS / name).tables["gains"].query("part == 1")
         for name in (
             "scratch-six-blocks-twice",
-            "scratch-depth-longer",
+            "scratch-loops",
             "scratch-four-blocks-longer",
         )
     ]

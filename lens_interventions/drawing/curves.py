@@ -46,6 +46,8 @@ class Curve:
         low, high: `[point]`, the ends of the values' intervals.
         notes: `[point]`, one more line in the hover of each point.
         colour, dash: numbers of the line's colour and dash.
+        quantity: what its values are, if the label does not tell; it is the title of the axis if
+            that is so for all curves of a panel.
         banded: whether the intervals are drawn as a band; the hover shows them in any case.
         faint: whether the line is thin and pale, such as a noisy curve behind a smooth one.
     """
@@ -59,6 +61,7 @@ class Curve:
     notes: Sequence[str] | None = None
     colour: int = 0
     dash: int = 0
+    quantity: str = ""
     banded: bool = True
     faint: bool = False
 
@@ -101,7 +104,9 @@ def draw_curves(
     figure.update_xaxes(title={"text": x_title, "standoff": 8}, **_names_axis(curves[0].x))
     for index, unit in enumerate(units):
         row, column = divmod(index, columns)
-        figure.update_yaxes(**_y_axis(unit), row=row + 1, col=column + 1)
+        quantities = {curve.quantity for curve in curves if curve.unit == unit}
+        quantity = quantities.pop() if len(quantities) == 1 else ""
+        figure.update_yaxes(**_y_axis(unit, quantity), row=row + 1, col=column + 1)
     lines = headline(title, subtitle, _NOMINAL_WIDTH)
     top = LINE * len(lines) + 30
     legend, bottom = _legend([curves])
@@ -257,7 +262,7 @@ def _heights(values: Float[np.ndarray, " point"], unit: str) -> list[float | Non
 
 def _hover(curve: Curve, x_name: str) -> list[str]:
     texts = []
-    title = unit_title(curve.unit)
+    title = unit_title(curve.unit, curve.quantity)
     for index, (x, value) in enumerate(zip(curve.x, curve.values.tolist(), strict=True)):
         lines = [markup(curve.label), f"{x_name}: {x}" if x_name else str(x)]
         lines.append(f"{title}: {number(value)}")
@@ -284,8 +289,8 @@ def _names_axis(x: Sequence[str] | Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _y_axis(unit: str) -> dict[str, Any]:
-    axis: dict[str, Any] = {"title": {"text": unit_title(unit)}}
+def _y_axis(unit: str, quantity: str = "") -> dict[str, Any]:
+    axis: dict[str, Any] = {"title": {"text": unit_title(unit, quantity)}}
     if unit == RANK:
         ticks = {
             "tickvals": [math.log10(1 + rank) for rank in _RANK_TICKS],

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from .colours import LINES, PALETTES, colorscale
+from .colours import EITHER_INK, LINES, PALETTES, colorscale
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -79,6 +79,10 @@ def template(name: ThemeName) -> "go.layout.Template":
                 "font": {"family": MONO, "size": 12, "color": theme.text},
                 "align": "left",
             },
-            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": theme.grid},
+            "modebar": {
+                "bgcolor": "rgba(0,0,0,0)",
+                "color": EITHER_INK,
+                "activecolor": theme.text,
+            },
         }
     )

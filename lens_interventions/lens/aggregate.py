@@ -164,7 +164,9 @@ def plot_aggregate(
                 mean, low, high = 10**mean - 1, 10**low - 1, 10**high - 1
             curves.append(
                 Curve(
-                    label=f"{label}, {name}" if name else label,
+                    # A panel of one statistic names it at the axis.
+                    label=name if name and alone else f"{label}, {name}" if name else label,
+                    quantity=label if name and alone else "",
                     unit=unit,
                     x=layers[start:],
                     values=mean,

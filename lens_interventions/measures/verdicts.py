@@ -91,7 +91,7 @@ class Verdict:
             visible = f"{self.smallest_visible:.2g} {self.units}".strip()
             said += f" (a single test had 80% power for {visible})"
         if self.not_ahead_of:
-            said += f"; ahead of no patch, but not of: {', '.join(self.not_ahead_of)}"
+            said += f"; ahead of no patch, but not of: {'; '.join(self.not_ahead_of)}"
         return said
 
     @property

@@ -4,12 +4,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.generalized_components import base
+from transformers import AutoTokenizer, PreTrainedModel
 
 from .hub import hub_if_it_answers, hub_offline
 
@@ -31,6 +33,7 @@ def boot_in_memory(
     """
     require_merged(hf_model)
     _require_weights(hf_model)
+    _require_unembedding(hf_model)
     if any(isinstance(module, base.GeneralizedComponent) for module in hf_model.modules()):
         raise ValueError(
             "the model is in a bridge already, whose hooks would act in another one too: use that "
@@ -129,6 +132,14 @@ def _require_weights(model: Any) -> None:
             )
 
 
+def _require_unembedding(model: Any) -> None:
+    if isinstance(model, PreTrainedModel) and len(_ends(model)) == 1:
+        raise ValueError(
+            f"{type(model).__name__} has no unembedding, so it makes no logits of next tokens: "
+            "pass the language model, such as a ...ForCausalLM"
+        )
+
+
 def _ends(model: Any) -> list[Any]:
     """The embedding and the unembedding of tokens; encoders of images or sounds have none."""
     with suppress(NotImplementedError):
@@ -148,12 +159,27 @@ def _require_one_dtype(model: Any) -> None:
         )
 
 
+@contextmanager
+def _loadable(tokenizer: Any) -> Iterator[Any]:
+    """A tokenizer that TransformerLens can load once more, as it does with a BOS token.
+
+    One that was made in memory has no name to be loaded by, and is saved for that.
+    """
+    if "name_or_path" in getattr(tokenizer, "init_kwargs", ()) or tokenizer.bos_token is None:
+        yield tokenizer
+        return
+    with TemporaryDirectory() as place:
+        tokenizer.save_pretrained(place)
+        yield AutoTokenizer.from_pretrained(place)
+
+
 def _boot(name: str, **options: Any) -> TransformerBridge:
     """A bridge of `hf_model`; a tokenizer that is not given is the one that goes with `name`."""
     label = name or type(options["hf_model"]).__name__
-    if options.get("tokenizer") is not None:
-        with hub_offline():
-            return TransformerBridge.boot_transformers(label, **options)
+    tokenizer = options.pop("tokenizer", None)
+    if tokenizer is not None:
+        with hub_offline(), _loadable(tokenizer) as named:
+            return TransformerBridge.boot_transformers(label, tokenizer=named, **options)
     on_hub = name and not Path(name).is_dir()
     try:
         with hub_if_it_answers() if on_hub else hub_offline():

@@ -19,6 +19,7 @@ from .argument_types import require_instance
 from .embedded import NAME, embedded_model
 from .hub import hub_answers, hub_offline
 from .shared_settings import SharedSetting
+from .whole_weights import whole_weights
 
 
 def _show_progress_bars(shown: bool) -> None:
@@ -74,8 +75,9 @@ def load_model(
     Raises `TypeError` if `name` is a model instead of its name, or `boot` has an argument that
     `boot_transformers` does not take; `ValueError` if the device is not available, the dtype is not
     floating point, a GGUF file cannot be converted, adapters are not merged, a model in memory has
-    no tokenizer or two dtypes, or is quantized and a dtype is given, or a revision is asked for
-    that a local or the embedded model does not have; `FileNotFoundError` if a path has no model;
+    no tokenizer, no unembedding or two dtypes, or is quantized and a dtype is given, a checkpoint
+    lacks weights, or a revision is asked for that a local or the embedded model does not have;
+    `FileNotFoundError` if a path has no model;
     `ConnectionError` if a hub name is not cached and the hub cannot be reached; `RuntimeError` if
     the default model cannot be fetched; `OSError` if the cache directory cannot be written or lacks
     space.
@@ -124,13 +126,14 @@ def load_model(
         # Where peft is not installed, transformers leaves its adapters out without a word.
         if (directory / "adapter_config.json").is_file():
             raise unmerged()
-        with hub_offline(), _progress_bars.changed():
+        with hub_offline(), _progress_bars.changed(), whole_weights():
             bridge = TransformerBridge.boot_transformers(str(directory), **options)
         # The name goes into runs and pages, and to other machines, so it must not depend on how the
         # path is written.
         bridge.cfg.model_name = _unlike_embedded(directory.resolve().name)
     else:
-        bridge = _boot_from_hub(os.fspath(name), **options)
+        with whole_weights():
+            bridge = _boot_from_hub(os.fspath(name), **options)
         require_merged(bridge.original_model)
         if version := [str(boot[option]) for option in _VERSIONS if boot.get(option) is not None]:
             bridge.cfg.model_name += f"@{'-'.join(version)}"

@@ -1,10 +1,16 @@
-"""Padding that no mask marks: a run of the tokenizer's pad token at an end of some rows."""
+"""The pad token, and padding that no mask marks: a run of that token at an end of some rows."""
 
 from jaxtyping import Int
 from torch import Tensor
 
 from .kinds import ReadableModel
 from .user_warnings import warn_user
+
+
+def pad_token(bridge: ReadableModel) -> int:
+    """The id of the tokenizer's pad token; 0 if there is none, or the model does not embed it."""
+    pad = None if bridge.tokenizer is None else bridge.tokenizer.pad_token_id
+    return pad if pad is not None and pad < bridge.cfg.d_vocab else 0
 
 
 def warn_of_padding(bridge: ReadableModel, tokens: Int[Tensor, "batch pos"]) -> None:

@@ -44,11 +44,11 @@ class TokenBatch:
         return cls(tokens, torch.ones_like(tokens, dtype=torch.bool))
 
     @classmethod
-    def of_rows(cls, rows: Sequence[Int[Tensor, " _"]]) -> "TokenBatch":
-        """Rows of any lengths, padded on the right with 0."""
+    def of_rows(cls, rows: Sequence[Int[Tensor, " _"]], *, pad: int = 0) -> "TokenBatch":
+        """Rows of any lengths, padded on the right with the id `pad`."""
         lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
         column = torch.arange(int(lengths.max()), device=lengths.device)
-        tokens = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+        tokens = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=pad)
         return cls(tokens, column < lengths[:, None])
 
     @property

@@ -1,6 +1,7 @@
 """A finding of an experiment on a page: words, a number, and a drawing of its interval."""
 
 import math
+import re
 from dataclasses import dataclass
 
 from ..drawing.labels import signed
@@ -18,6 +19,7 @@ class Strip:
         low, estimate, high: the interval, in units of the drawing, which is 400 wide.
         zero: the position of zero.
         band: the ends of the range that counts as no effect.
+        no_effect: that range in words.
         better: the side on which the outcome is better, "left" or "right".
         label: the drawing in words.
     """
@@ -27,6 +29,7 @@ class Strip:
     high: float
     zero: float
     band: tuple[float, float]
+    no_effect: str
     better: str
     label: str
 
@@ -60,7 +63,8 @@ def verdict_card(finding: Finding) -> VerdictCard:
         outcome=verdict.outcome,
         words=verdict.words,
         number=_number(verdict),
-        method=finding.method,
+        # Numbers of a method are written with a hyphen in results.
+        method=re.sub(r"(?<=[ \[])-(?=\d)", "−", finding.method),
         strip=_strip(verdict),
     )
 
@@ -102,6 +106,7 @@ def _strip(verdict: Verdict) -> Strip | None:
         high=place(interval.high),
         zero=place(0.0),
         band=(place(-margin), place(margin)),
+        no_effect=f"±{margin:g} {verdict.units}".strip(),
         better="left" if verdict.lower_is_better else "right",
         label=f"{signed(interval.estimate)}, interval {signed(interval.low)} to "
         f"{signed(interval.high)}; no effect is within {margin:g} of zero",

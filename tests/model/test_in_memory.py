@@ -11,7 +11,12 @@ import torch
 from accelerate import cpu_offload
 from peft import LoraConfig, get_peft_model
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2ForSequenceClassification,
+    GPT2Model,
+    PreTrainedTokenizerFast,
+)
 
 from lens_interventions import load_model, logit_lens
 from lens_interventions.model.kinds import weight_dtype
@@ -186,6 +191,25 @@ def test_adapters_beside_a_model_in_a_directory_are_refused(tmp_path, arch, targ
 
 
 @pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("classifier", [GPT2Model, GPT2ForSequenceClassification])
+def test_a_model_without_an_unembedding_is_refused(classifier):
+    model = classifier(tiny_model("gpt2").config)
+    message = f"{classifier.__name__} has no unembedding.+ForCausalLM"
+    with pytest.raises(ValueError, match=message):
+        load_model(hf_model=model, tokenizer=tiny_tokenizer())
+
+
+def test_a_tokenizer_that_was_made_in_memory_needs_no_name():
+    known = tiny_tokenizer()
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=known.backend_tokenizer, bos_token="<s>", pad_token="<pad>"
+    )
+    bridge = load_model(hf_model=tiny_model("llama"), tokenizer=made)
+    text = "the people say plasma"
+    assert bridge.to_tokens(text).tolist() == [known(text)["input_ids"]]
+    assert bridge.tokenizer.pad_token_id == known.pad_token_id
+
+
 def test_a_model_in_memory_without_a_tokenizer_takes_that_of_its_directory(directory):
     model = AutoModelForCausalLM.from_pretrained(directory)
     bridge = load_model(hf_model=model, device="cpu")

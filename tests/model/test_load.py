@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import huggingface_hub.constants as hub
 import pytest
 import torch
 import transformers.dynamic_module_utils
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from lens_interventions import load_model
@@ -101,6 +103,32 @@ def test_an_empty_name_is_not_the_directory_where_one_is(directory, monkeypatch)
 def test_directory_without_a_model(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"config\.json"):
         load_model(tmp_path)
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(directory):
+    """transformers would draw them, and another model would be read at each load."""
+    weights = load_file(directory / "model.safetensors")
+    lacking = [name for name in weights if ".1.mlp." in name]
+    kept = {name: weight for name, weight in weights.items() if name not in lacking}
+    save_file(kept, directory / "model.safetensors", metadata={"format": "pt"})
+    first, second, third = sorted(lacking)
+    message = f"has no {first}, {second}, {third} of LlamaForCausalLM, which transformers would"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_model(directory, device="cpu")
+    # Who loads it elsewhere, or for training, is left alone.
+    assert AutoModelForCausalLM.from_pretrained(directory).config.model_type == "llama"
+    del weights["lm_head.weight"]
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"has no lm_head\.weight of LlamaForCausalLM"):
+        load_model(directory, device="cpu")
+
+
+def test_a_checkpoint_whose_unembedding_is_the_embedding_lacks_nothing(tmp_path):
+    model = tiny_model("gpt2", dtype=torch.float32)
+    model.base_model.save_pretrained(tmp_path / "headless")
+    tiny_tokenizer().save_pretrained(tmp_path / "headless")
+    bridge = load_model(tmp_path / "headless", device="cpu")
+    torch.testing.assert_close(bridge(TOKENS), model(TOKENS).logits, rtol=0, atol=1e-5)
 
 
 def test_hub_name_while_offline():

@@ -114,7 +114,7 @@ async function run() {
   if (mine !== asked) return;
   busy(false);
   // What is still there belongs to the state before, unless this answer got as far as its view.
-  if (!whole && !viewed && panel !== "write") byId("views").classList.add("stale");
+  if (!whole && !viewed && panel !== "write") stale(true);
   document.body.dataset.answers = mine;
 }
 
@@ -159,10 +159,15 @@ function fail({ message }) {
   say("");
 }
 
+// Whether the tokens and figures that are shown are those of another state.
+function stale(on) {
+  for (const part of ["strip", "views"]) byId(part).classList.toggle("stale", on);
+}
+
 function busy(on) {
   byId("progress").hidden = !on;
   byId("stop").hidden = !on;
-  byId("views").classList.toggle("stale", on && state.panel !== "write");
+  stale(on && state.panel !== "write");
   document.body.dataset.busy = on; // like `answers` for whoever waits for an answer
 }
 
@@ -223,7 +228,7 @@ byId("stop").onclick = () => {
   Object.keys(panels).forEach(stop);
   asked += 1;
   busy(false);
-  byId("views").classList.toggle("stale", !viewed && state.panel !== "write");
+  stale(!viewed && state.panel !== "write");
   say("Stopped.");
 };
 onBranch((from, shown) => {

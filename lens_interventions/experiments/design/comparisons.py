@@ -226,7 +226,7 @@ def with_holm_over_questions(rows: pd.DataFrame) -> pd.DataFrame:
 def said_of(comparison: Comparison, units: str) -> str:
     """Each contrast of a comparison in words, and the power it had."""
     each = "; ".join(
-        f"{arm_label(arm)} {contrast.interval} (p = {contrast.p_value:.2g})"
+        f"{arm_label(arm)}: {contrast.interval} (p = {contrast.p_value:.2g})"
         for arm, contrast in comparison.contrasts.items()
     )
     said = f"True source minus {each}."

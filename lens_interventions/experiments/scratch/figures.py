@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from ...drawing.error_bars import draw_contrasts
+from ...drawing.error_bars import draw_contrasts, interval_hover
+from ...drawing.grouped_points import grouped_points
 from ...drawing.table_curves import Axes, curves
 from ..design.rows_of_sums import rows_where
 from ..design.text_scopes import ALL, COPYABLE, SECOND
@@ -36,29 +37,28 @@ def _gain(gains: pd.DataFrame) -> "go.Figure":
     views = {}
     for scope in _SHOWN:
         here = gains[gains["scope"] == scope]
-        views[SECOND if scope == SECOND else f"{scope} tokens"] = here.assign(
-            depth=_places(here),
-            length="after " + here["steps"].astype(str) + " steps",
+        named = here.assign(
+            depth=_places(here), length="after " + here["steps"].map("{:,}".format) + " steps"
         )
-    # One network alone has no depth to be drawn over.
-    x, group, x_title = (
-        ("steps", "network", "steps of training")
-        if gains["network"].nunique() == 1
-        else ("depth", "length", "blocks / the one that is written to")
+        views[SECOND if scope == SECOND else f"{scope} tokens"] = named.assign(
+            hover=[
+                interval_hover(f"{row['depth']}, {row['length']}", row)
+                for row in named.to_dict("records")
+            ]
+        )
+    y, y_title = "estimate", "true − no write, nats a token"
+    title = "Change of the loss by growing up with the true token"
+    subtitle = (
+        "Below 0: better than no write at equal steps. On the windows of the curves, which are "
+        "some of those of the verdicts."
     )
-    return curves(
-        views,
-        Axes(
-            x,
-            "estimate",
-            group,
-            x_title,
-            "true − no write, nats a token",
-            {"rangemode": "tozero"},  # Whether the gain goes to nothing is the question.
-        ),
-        title="Change of the loss by growing up with the true token (below 0: it helps)",
-        subtitle="On the windows of the curves, which are some of those of the verdicts.",
-    )
+    if gains["network"].nunique() == 1:  # One network alone has no depth to be drawn over.
+        # Whether the gain goes to nothing is the question.
+        to_zero = {"rangemode": "tozero"}
+        axes = Axes("steps", y, "network", "steps of training", y_title, to_zero)
+        return curves(views, axes, title=title, subtitle=subtitle)
+    axes = Axes("depth", y, "length", "blocks / the one that is written to", y_title)
+    return grouped_points(views, axes, title=title, subtitle=subtitle)
 
 
 def _curves(rows: pd.DataFrame) -> "go.Figure":

@@ -17,6 +17,7 @@ from ...model.argument_types import require_counts
 from ...model.chat import Message, text_or_messages
 from ...model.exclusive import exclusive
 from ...model.fast_linears import Forwards, decoding_forwards
+from ...model.padding import pad_token
 from ...model.points import point_labels
 from ...model.readout import readout, refuse_readout_hooks
 from ...model.replaced_forwards import replaced_forwards
@@ -232,6 +233,7 @@ def generate(
         prompt_index=prompt_index.cpu(),
         seeds=sampler.seeds.cpu(),
         text_seeds=text.seed.cpu(),
+        pad=pad_token(bridge),
         trajectory=None
         if trajectory is False
         else read_steps(bridge, text, tokens, taken, streams, trajectory),

@@ -63,6 +63,7 @@ class Generation:
         prompt_index: `[batch]`, the number of the prompt that each row continues.
         seeds: `[batch]`, the seed with which each row was sampled.
         text_seeds: `[batch]`, the seed of each row's random sources beside the patch's own.
+        pad: the id that pads `whole.tokens`: the tokenizer's pad token, or 0 without one.
         trajectory: the lens's reading of each predicting position, or None if it was not asked for
             or a row has none of its positions: column j is the position that predicted new token
             j, and `next_tokens` holds that token.
@@ -81,6 +82,7 @@ class Generation:
     prompt_index: Int[Tensor, " batch"]
     seeds: Int[Tensor, " batch"]
     text_seeds: Int[Tensor, " batch"]
+    pad: int = 0
     trajectory: Trajectory | None = None
 
     def __repr__(self) -> str:
@@ -103,7 +105,7 @@ class Generation:
             torch.cat([prompt[prompt >= 0], new[new >= 0]])
             for prompt, new in zip(self.prompts, self.tokens, strict=True)
         ]
-        return TokenBatch.of_rows(rows)
+        return TokenBatch.of_rows(rows, pad=self.pad)
 
     def of_patch(self, index: int) -> "Generation":
         """The rows of one patch, in the order of the prompts.

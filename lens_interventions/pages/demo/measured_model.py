@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SHOWN_TOKENS = 20  # of the abstract, as in the post's two figures of ten
 PROSE_TEXTS, PROSE_TOKENS = 6, 32
-CELL_WIDTH = 46.0  # pixels, so that 20 tokens fit the page
+CELL_WIDTH = 42.0  # pixels, so that 20 tokens fit the page
 
 
 class MeasuredModel:

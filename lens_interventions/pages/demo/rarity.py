@@ -60,7 +60,7 @@ def rarity(model: MeasuredModel) -> Section:
         name="rarity",
         title="The rarer an input token, the better it survives",
         brief=f"typical rank {typical[0]} of rare tokens, {typical[1]} of common ones; "
-        f"{factors[0]:.1f} and {factors[1]:.1f} times better than the same tokens' elsewhere",
+        f"{_times(factors[0])} and {_times(factors[1])} than the same tokens' elsewhere",
         claim="Some input tokens keep a remarkably high rank through the layers, and the rarer a "
         "token, the better it seems to be preserved, perhaps so that later positions can copy it.",
         conditions=(
@@ -75,8 +75,8 @@ def rarity(model: MeasuredModel) -> Section:
                 "they gain more from being the input: their rank there, against the rank that the "
                 "same layers give the same token at other positions, is better than common tokens'",
                 relative.low > 0,
-                f"rare tokens are ranked {factors[0]:.2f} times better where they are the input "
-                f"than elsewhere, common ones {factors[1]:.2f} times (ratio {_factor(relative)})",
+                f"rare tokens are ranked {_times(factors[0])} where they are the input than "
+                f"elsewhere, common ones {_times(factors[1])} (ratio {_factor(relative)})",
             ),
         ),
         text=(
@@ -148,6 +148,10 @@ def _group_means(
     """Means over each token's chosen positions, then over the tokens of each group."""
     means = (logs * chosen).sum(1) / chosen.sum(0)
     return means.reshape(len(logs), len(_GROUPS), _WATCHED).mean(-1).T
+
+
+def _times(better: float) -> str:
+    return f"{better:.1f} times better" if better >= 1 else f"{1 / better:.1f} times worse"
 
 
 def _factor(interval: Interval) -> str:

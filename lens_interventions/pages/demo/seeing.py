@@ -13,7 +13,7 @@ from .measured_model import MeasuredModel
 from .section import Condition, Figure, Section
 
 STRENGTH = 0.1
-_SHOWN_TOKENS = 8
+_SHOWN_TOKENS, _CELL_WIDTH = 5, 40.0  # so that two readings and their difference fit the page
 
 
 def seeing(model: MeasuredModel) -> Section:
@@ -68,12 +68,15 @@ def seeing(model: MeasuredModel) -> Section:
         ),
         figures=(
             Figure(
-                f"The end of the plasma sentence, read clean and with block {layer} patched.",
+                f"The end of the plasma sentence, read clean and with block {layer} patched. From "
+                "that block up, a patched position holds the token that it should predict, so (*) "
+                "there is no success. The last column alone is not patched.",
                 plot_side_by_side(
                     clean[slice(-_SHOWN_TOKENS, None)],
                     patched[slice(-_SHOWN_TOKENS, None)],
                     "next_log_prob",
                     names=("clean", "patched"),
+                    cell_width=_CELL_WIDTH,
                 ),
             ),
         ),

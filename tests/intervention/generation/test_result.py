@@ -95,6 +95,10 @@ def test_texts_and_frame():
         assert out.prompts[row, :length].tolist() == expected
         whole = out.whole.tokens[row][out.whole.mask[row]].tolist()
         assert whole == expected + ids.tolist()
+    padded = out.whole.tokens[~out.whole.mask]
+    assert padded.tolist() == [bridge.tokenizer.pad_token_id] * len(padded) != []
+    with pytest.warns(UserWarning, match="end with the pad token"):
+        li.logit_lens(bridge, out.whole.tokens)
     assert out.patch_index.tolist() == [0, 0, 1, 1]
     frame = out.to_dataframe()
     assert len(frame) == int(out.lengths.sum())
