@@ -30,8 +30,8 @@ def main() -> None:
         "rank": trajectory[-9:].plot("final_rank", every=3),
         "position": li.plots.plot_position(trajectory, -1),
         "fitted": li.plots.plot_side_by_side(
-            raw[due - 6 : due],
-            fitted[due - 6 : due],
+            raw[due - 4 : due],
+            fitted[due - 4 : due],
             "next_rank",
             names=("raw", "fitted"),
             every=2,

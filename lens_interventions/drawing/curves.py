@@ -262,7 +262,7 @@ def _heights(values: Float[np.ndarray, " point"], unit: str) -> list[float | Non
 
 def _hover(curve: Curve, x_name: str) -> list[str]:
     texts = []
-    title = unit_title(curve.unit, curve.quantity)
+    title = curve.quantity or unit_title(curve.unit)
     for index, (x, value) in enumerate(zip(curve.x, curve.values.tolist(), strict=True)):
         lines = [markup(curve.label), f"{x_name}: {x}" if x_name else str(x)]
         lines.append(f"{title}: {number(value)}")
@@ -290,7 +290,9 @@ def _names_axis(x: Sequence[str] | Sequence[float]) -> dict[str, Any]:
 
 
 def _y_axis(unit: str, quantity: str = "") -> dict[str, Any]:
-    axis: dict[str, Any] = {"title": {"text": unit_title(unit, quantity)}}
+    axis: dict[str, Any] = {
+        "title": {"text": "<br>".join([*filter(None, [quantity]), unit_title(unit)])}
+    }
     if unit == RANK:
         ticks = {
             "tickvals": [math.log10(1 + rank) for rank in _RANK_TICKS],

@@ -1,5 +1,6 @@
 """Effects by layer and strength, with a panel for each mode and a menu of measures."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -18,12 +19,12 @@ SIGNIFICANT = 0.05
 _ABOVE, _MODES, _BELOW = 136, 28, 50
 
 
-def effect_heatmaps(table: pd.DataFrame, *, title: str) -> "go.Figure":
+def effect_heatmaps(table: pd.DataFrame, *, title: str, bars: Mapping[str, str]) -> "go.Figure":
     """Heat maps of `estimate` by layer and strength.
 
     The table has the columns measure, layer, strength, mode, estimate, low, high, p_value and
     p_holm. A star marks cells whose adjusted p-value is below 0.05. White is no effect; each
-    measure has its own scale.
+    measure has its own scale. `bars` has the title of the scale for each measure.
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
@@ -55,7 +56,7 @@ def effect_heatmaps(table: pd.DataFrame, *, title: str) -> "go.Figure":
                     customdata=_pivot(hover),
                     hovertemplate="%{customdata}<extra></extra>",
                     showscale=place == len(modes) - 1,
-                    colorbar={"thickness": 10, "len": 0.9, "title": {"text": "red: more"}},
+                    colorbar={"thickness": 10, "len": 0.9, "title": {"text": bars[measure]}},
                     visible=measure == measures[0],
                     xgap=1,
                     ygap=1,
@@ -87,7 +88,7 @@ def _pivot(rows: pd.DataFrame) -> list[list[str]]:
 
 
 def _cell(row: dict) -> str:
-    return f"{row['estimate']:.2g}" + ("*" if row["p_holm"] < SIGNIFICANT else "")
+    return f"{row['estimate']:.2g}".replace("-", "−") + ("*" if row["p_holm"] < SIGNIFICANT else "")
 
 
 def _hover(row: dict) -> str:

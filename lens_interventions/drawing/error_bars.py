@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
+HEADLINE = "Orange diamonds: what the verdict is about."
+"""The meaning of the points that stand out."""
+
+
 def error_bars(
     rows: pd.DataFrame,
     value: str = "estimate",
@@ -37,12 +41,12 @@ def contrast_points(
 ) -> "go.Scatter":
     """Estimates as points with their intervals, with one row of the figure for each.
 
-    `rows` have the columns estimate, low, high and minus; a row whose `minus` is not "none" is
-    drawn as the headline. `options` are further options of the trace.
+    `rows` have the columns estimate, low and high; those whose column `headline` is true, if there
+    is one, stand out. `options` are further options of the trace.
     """
     import plotly.graph_objects as go
 
-    headline = rows["minus"] != "none"
+    headline = rows["headline"] if "headline" in rows else [False] * len(rows)
     return go.Scatter(
         x=rows["estimate"].tolist(),
         y=[markup(label) for label in labels],

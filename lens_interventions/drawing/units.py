@@ -15,10 +15,9 @@ _TITLES = {
 }
 
 
-def unit_title(unit: str, quantity: str = "") -> str:
-    """The unit, with the explanation that a reader needs, after the quantity if there is one."""
-    title = _TITLES.get(unit, unit)
-    return f"{quantity}: {title}" if quantity else title
+def unit_title(unit: str) -> str:
+    """The unit, with the explanation that a reader needs."""
+    return _TITLES.get(unit, unit)
 
 
 def place(values: Float[np.ndarray, "*cell"], unit: str) -> Float[np.ndarray, "*cell"]:

@@ -261,7 +261,8 @@ class _Checkpoint:
         if self.done < holdout:
             raise ValueError(
                 f"{counted(self.done, 'window')} of at most {window} tokens are too few to choose "
-                f"the ridge on one in {holdout}: give more text, or a smaller window"
+                f"the ridge on one in {holdout}, which takes at least {holdout}: give more text, "
+                "or a smaller window"
             )
 
     def save(self, sums: Mapping[str, RidgeMoments], counts: Tensor, *, now: bool = False) -> None:

@@ -13,6 +13,8 @@ from ..model.points import FINAL, INPUT, hook_name
 from ..model.residuals import residuals
 from ..model.tokens import TokenBatch, token_batch
 
+_SHOWN = 3  # points in a message
+
 
 def cached_batch(
     bridge: ReadableModel,
@@ -90,12 +92,16 @@ def cached_residuals(
         else:
             missing.append(label)
     if missing:
-        otherwise = "or choose other points"
+        otherwise = f"or read what it holds: points={[*streams]}"
         if FINAL in missing:
-            otherwise = f"without stop_at_layer, since every point is compared with {FINAL}"
+            otherwise = (
+                f"without stop_at_layer, or add {hook_name(FINAL, n_layers)} to a filter of your "
+                f"own, since every point is compared with {FINAL}"
+            )
+        more = f" and {len(missing) - _SHOWN} more points" if len(missing) > _SHOWN else ""
         raise ValueError(
-            f"the cache has no residual stream at {missing}: cache it with run_with_cache(..., "
-            f"names_filter=lambda name: 'hook_resid' in name), {otherwise}"
+            f"the cache has no residual stream at {', '.join(missing[-_SHOWN:])}{more}: cache it "
+            f"with run_with_cache(..., names_filter=lambda name: 'hook_resid' in name), {otherwise}"
         )
     for label, stream in streams.items():
         if stream.shape[:2] != batch.tokens.shape:

@@ -53,9 +53,14 @@ def align(first: Trajectory, second: Trajectory) -> Alignment:
             "choose one with trajectory.prompt(i)"
         )
     ids = first.tokens[0].tolist(), second.tokens[0].tolist()
-    blocks = SequenceMatcher(None, *ids, autojunk=False).get_opcodes()
+    # Ids that were made up in two alignments may be the same for different pairs.
+    known, others = (
+        [str(token) if token >= -1 else side.vocab[token] for token in of_side]
+        for side, of_side in zip((first, second), ids, strict=True)
+    )
+    blocks = SequenceMatcher(None, known, others, autojunk=False).get_opcodes()
     pairs = [
-        pair
+        (*pair, kind)
         for kind, start, end, other_start, other_end in blocks
         if kind == "equal" or (kind == "replace" and end - start == other_end - other_start)
         for pair in zip(range(start, end), range(other_start, other_end), strict=True)
@@ -65,13 +70,13 @@ def align(first: Trajectory, second: Trajectory) -> Alignment:
             "the two prompts have no matching tokens: align readings of texts that share some, or "
             "of as many tokens"
         )
-    columns = tuple(map(list, zip(*pairs, strict=True)))
+    *columns, _ = map(list, zip(*pairs, strict=True))
     tokens = first.tokens[:, columns[0]].clone()
     made_up: dict[int, str] = {}
     # Trajectories that were aligned before have such ids already.
     lowest = min(-1, *first.vocab, *second.vocab)
-    for place, (left, right) in enumerate(pairs):
-        if ids[0][left] != ids[1][right]:
+    for place, (left, right, kind) in enumerate(pairs):
+        if kind != "equal":
             token = lowest - 1 - len(made_up)
             made_up[token] = f"{first.vocab[ids[0][left]]}/{second.vocab[ids[1][right]]}"
             tokens[0, place] = token
@@ -79,7 +84,7 @@ def align(first: Trajectory, second: Trajectory) -> Alignment:
         replace(
             at_columns(side, chosen),
             tokens=tokens,
-            vocab={**side.vocab, **made_up},
+            vocab={**side.vocab, **first.vocab, **made_up},
         )
         for side, chosen in zip((first, second), columns, strict=True)
     ]

@@ -108,11 +108,11 @@ def refuse_late_hooks(bridge: TransformerBridge, layer: int) -> None:
         if late and has_temporary_hooks(point):
             others = [n for n, p in bridge.hook_dict.items() if p is point and n != name]
             raise ValueError(
-                f"there is a hook on {' = '.join([name, *others])}: from the patched block {layer} "
-                "up the model runs on patched and clean copies of the text, and is read without "
-                "hooks, which the hook does not expect. Remove it, or use it with patch.fwd_hooks "
-                "in your own run; teacher forcing takes hooks that change each position "
-                "independently as fwd_hooks="
+                f"there is a hook on {' = '.join([name, *others])}: from block {layer} up the "
+                "model runs on patched and clean copies of the text, and is read without hooks, "
+                "which the hook does not expect. Remove it, or use it with patch.fwd_hooks in your "
+                "own run; functions with an argument fwd_hooks= take there hooks that change each "
+                "position independently"
             )
     refuse_readout_hooks(bridge)
 

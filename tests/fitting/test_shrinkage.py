@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from lens_interventions.fitting.affine_fit import fit_affine_lens
-from lens_interventions.fitting.shrinkage import unread_direction
+from lens_interventions.fitting.ridge import RidgeMoments, RidgeSolution
+from lens_interventions.fitting.shrinkage import full_length_bias, unread_direction
 from lens_interventions.model.readout import readout
 from tests.support.corpora import random_texts, residual_rows
 from tests.support.tiny import shared_bridge
@@ -43,3 +44,13 @@ def test_full_length_changes_biases_along_one_direction_until_outputs_are_long_e
         )
         assert before < 0.999, "nothing was missing, so nothing is tested"
         assert after == pytest.approx(1, abs=1e-9)
+
+
+def test_outputs_that_are_too_long_already_keep_their_bias():
+
+    held_out, n = RidgeMoments(1, 4, 4), 4
+    rows = 2 * torch.eye(n, dtype=torch.float64)  # where the targets have length 1
+    held_out.add(0, rows, torch.zeros_like(rows), torch.ones_like(rows[:, :1]))
+    held_out.n = n
+    solution = RidgeSolution(torch.zeros_like(rows), torch.full_like(rows[0], 0.1), 1.0)
+    assert full_length_bias(held_out, 0, solution, rows[0] / 2) is solution.bias

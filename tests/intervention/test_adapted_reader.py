@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lens_interventions as li
-from lens_interventions.intervention.adapted_reader import adapted_modules
+from lens_interventions.intervention.adapted_reader import AdaptedReader, adapted_modules
 from lens_interventions.model.fingerprint import fingerprint
 from lens_interventions.model.other_weights import matrix
 from tests.support.clean import left_as_found
@@ -171,3 +171,9 @@ def test_its_name_is_that_of_the_saved_one(adapt):
     assert again.name == reader.name
     tensors["up.1.q"][0, 0] += 1
     assert li.AdaptedReader.from_tensors(tensors, reader.fingerprint).name != reader.name
+
+
+def test_the_same_updates_of_other_weights_are_another_reader():
+    parts = {"down.1.q": torch.ones(2, 6), "up.1.q": torch.ones(6, 2)}
+    one, other = (AdaptedReader.from_tensors(parts, of) for of in ("these", "those"))
+    assert one.name != other.name

@@ -424,3 +424,11 @@ def test_a_base_with_a_base_of_its_own_is_refused(llama):
     base = random_write(llama, base=below)
     with pytest.raises(ValueError, match="the base has a base of its own"):
         random_write(llama, base=base)
+
+
+@pytest.mark.parametrize("other", [{"first_position": -1}, {"trained_with": "nobody"}])
+def test_a_write_that_makes_no_sense_is_not_read(llama, tmp_path, other):
+    path = tmp_path / "write.safetensors"
+    dataclasses.replace(random_write(llama), **other).save(path)
+    with pytest.raises(ValueError, match="is damaged"):
+        LearnedWrite.load(path)

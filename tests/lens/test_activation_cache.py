@@ -13,11 +13,15 @@ TOKENS = torch.arange(5, 29).view(2, 12) * 7 % 97 + 4
 @pytest.mark.parametrize(
     ("names_filter", "tokens", "message"),
     [
-        (lambda name: "mlp.hook_out" in name, TOKENS, r"no residual stream at \['1_pre'"),
+        (lambda name: "mlp.hook_out" in name, TOKENS, "stream at 1_pre, 2_pre, final_post: "),
         (lambda name: "resid" in name, None, "pass them as tokens="),
         (lambda name: "resid" in name, TOKENS[:, :5], "does not fit tokens .* without pos_slice"),
         (lambda name: "0.hook_resid" in name, TOKENS, "without stop_at_layer, .* final_post"),
-        (lambda name: "2.hook_resid" in name, TOKENS, "or choose other points"),
+        (
+            lambda name: "2.hook_resid" in name,
+            TOKENS,
+            r"read what it holds: points=\['0_pre', '2_pre'",
+        ),
         (None, TOKENS[:, :5], "made from other tokens"),
         (None, TOKENS.flip(0), "made from other tokens"),
     ],

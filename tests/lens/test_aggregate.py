@@ -146,7 +146,13 @@ def test_aggregate_curves_are_the_means_and_their_intervals(aggregate):
 def test_aggregates_are_compared_by_name(aggregate):
     figure = plots.plot_aggregate({"clean": aggregate, "patched": aggregate}, ["kl_final"])
     names = [trace.name for trace in figure.data if trace.fill is None]
-    assert names == ["KL(final ‖ layer), clean", "KL(final ‖ layer), patched"]
+    assert names == ["clean", "patched"]
+    assert figure.layout.yaxis.title.text == "KL(final ‖ layer)<br>nats"
+    # Of several statistics in one unit, each curve is named.
+    both = plots.plot_aggregate({"clean": aggregate}, ["kl_final", "entropy"])
+    names = [trace.name for trace in both.data if trace.fill is None]
+    assert names == ["KL(final ‖ layer), clean", "Entropy of each layer's distribution, clean"]
+    assert both.layout.yaxis.title.text == "nats"
     other = lens_over(shared_bridge("llama"), TEXTS, points=[0, 3], progress=False)
     with pytest.raises(ValueError, match="different points"):
         plots.plot_aggregate({"one": aggregate, "other": other})
@@ -240,3 +246,9 @@ def test_a_mean_over_no_position_is_no_number():
     aggregate = lens_over(BRIDGE, [[7], [8]], progress=False)
     assert np.isnan(aggregate.means("next_log_prob")).all()
     assert np.isfinite(aggregate.means("kl_final")).all()
+
+
+def test_the_input_is_drawn_if_it_is_all_there_is():
+    aggregate = lens_over(shared_bridge("llama"), ["the fox"], points=[0], progress=False)
+    (curve,) = plots.plot_aggregate(aggregate, ["entropy"]).data[-1:]
+    np.testing.assert_allclose(curve.y, aggregate.means("entropy"), rtol=1e-5)

@@ -9,7 +9,7 @@ from lens_interventions.lens.logit_lens import logit_lens
 from lens_interventions.plots import plot_side_by_side
 from tests.support.tiny import shared_bridge
 
-A, B, C, D, E = 20, 21, 22, 23, 24
+A, B, C, D, E, F = 20, 21, 22, 23, 24, 25
 
 
 def read(*ids, **options):
@@ -56,3 +56,24 @@ def test_what_has_nothing_in_common_is_refused():
     several = logit_lens(shared_bridge("llama"), [[A, B], [A, C]])
     with pytest.raises(ValueError, match=r"one prompt of each.*trajectory\.prompt\(i\)"):
         align(several, several)
+
+
+def test_pairs_of_two_alignments_are_told_apart():
+    one = align(read(A, B, C), read(A, D, C)).first
+    other = align(read(A, B, E), read(A, D, E)).first
+    pair = align(one, other)
+    texts = [one.vocab[token] for token in one.tokens[0].tolist()]
+    for side in (pair.first, pair.second):
+        named = [side.vocab[token] for token in side.tokens[0].tolist()]
+        assert named == [*texts[:2], f"{texts[2]}/{other.vocab[E]}"]
+
+
+def test_pairs_of_different_tokens_are_no_match():
+    """Each alignment made up the same id for its own pair."""
+    one = align(read(A, B, C, D), read(A, D, C, D)).first
+    other = align(read(A, C, E, D), read(A, C, F, D)).first
+    pair = align(one, other)
+    for side in (pair.first, pair.second):
+        assert C in side.tokens[0].tolist()
+    named = one.vocab[int(one.tokens[0, 1])], other.vocab[int(other.tokens[0, 2])]
+    assert pair.left_out == tuple([visible(text)] for text in named)

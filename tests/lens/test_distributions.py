@@ -148,3 +148,21 @@ def test_what_has_no_weight_has_no_part_in_an_expectation():
 def test_top_k_refuses_what_the_vocabulary_does_not_hold(k):
     with pytest.raises(ValueError, match="between 1 and the vocabulary size 7"):
         top_k(torch.zeros(2, 7), k)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_makes_no_divergence_negative(dtype):
+    p = 10 * torch.randn(500, 50, dtype=dtype)
+    found = js_divergence(p, p + 1e-4 * torch.randn_like(p))
+    assert (found >= 0).all()
+
+
+def test_rounding_makes_no_entropy_negative():
+    """Of a nearly certain token, in float32, with a constant in all logits."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(500, 100, generator=generator) - 300.1
+    z[:, 0] += 60 * torch.rand(500, generator=generator)
+    likeliest, none = z.argmax(-1), torch.zeros(500, 0, dtype=torch.long)
+    assert (normalizer_and_entropy(z, likeliest)[1] >= 0).all()
+    scratch = torch.empty(3, 100)
+    assert (normalizer_entropy_and_ranks(z, likeliest, none, scratch)[1] >= 0).all()

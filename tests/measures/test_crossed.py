@@ -223,3 +223,13 @@ def test_resamples_without_any_number_are_left_out():
     counts = np.eye(3)
     found = crossed_mean_interval(5 * counts, counts, rng=np.random.default_rng(0))
     np.testing.assert_allclose([found.low, found.high], 5)
+
+
+def test_what_single_cells_vary_counts_once_in_a_square():
+
+    totals = 3 + np.array([[1.0, -1.0], [-1.0, 1.0]])
+    found = crossed_mean_interval(totals, rng=np.random.default_rng(5), n_resamples=60)
+    rng = np.random.default_rng(5)
+    rows, columns = (rng.multinomial(2, [0.5, 0.5], 60) for _ in range(2))
+    error = np.einsum("sr,rc,sc->s", rows, totals, columns).std() / 4
+    assert found.high - 3 == pytest.approx(stats.t(1).ppf(0.975) * error)

@@ -6,12 +6,13 @@ import pandas as pd
 
 from ...drawing.colours import ZERO_LINE
 from ...drawing.effect_grid import effect_heatmaps
-from ...drawing.error_bars import contrast_hover, contrast_points, subtracted
+from ...drawing.error_bars import HEADLINE, contrast_hover, contrast_points, subtracted
 from ...drawing.menu import add_menu
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
 from ...lens.figures.over_layers import AXIS
+from ...measures.verdicts import JOINT
 from ...model.points import layer_label, point_name
 from ..design.category_points import category_points
 from ..design.conditions import in_words
@@ -21,6 +22,7 @@ from ..engine.results import Figures, Tables
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+_BARS = {"loss": "red: worse, nats", "log_prob": "red: better, nats", "top1": "red: better, share"}
 _NAMES = {
     "induction": "random tokens, loss",
     "rare words": "rare words in templates, log-prob",
@@ -61,10 +63,7 @@ def draw(tables: Tables) -> Figures:
             x_title="",
             y_title="change of log-prob, nats (above 0 is better)",
         ),
-        "depth": effect_heatmaps(
-            _named_measures(_main_form(tables["grid"])),
-            title="True source minus no patch, by layer and strength (selection half)",
-        ),
+        "depth": _depth(_main_form(tables["grid"])),
         "forms": _forms(tables["forms"]),
         **({} if tables["slopes"].empty else {"slopes": _slopes(tables["slopes"])}),
         "lens": _lens(tables["lens"]),
@@ -77,7 +76,10 @@ def _sources(contrasts: pd.DataFrame) -> "go.Figure":
     shown = in_words(contrasts[contrasts["measure"] == first])
     labels = [f"{row['source']} − {subtracted(row)}" for row in shown.to_dict("records")]
     return _by_question(
-        shown.assign(label=labels), title="Sources at the chosen cell, reporting part", height=560
+        shown.assign(label=labels, headline=shown["minus"] == JOINT),
+        title="Sources at the chosen cell, reporting part",
+        subtitle=HEADLINE,
+        height=588,
     )
 
 
@@ -91,7 +93,7 @@ def _forms(forms: pd.DataFrame) -> "go.Figure":
     )
 
 
-def _by_question(rows: pd.DataFrame, *, title: str, height: int) -> "go.Figure":
+def _by_question(rows: pd.DataFrame, *, title: str, subtitle: str = "", height: int) -> "go.Figure":
     """Contrasts as points, one line of the figure for each, and a menu of the questions."""
     import plotly.graph_objects as go
 
@@ -111,9 +113,9 @@ def _by_question(rows: pd.DataFrame, *, title: str, height: int) -> "go.Figure":
     figure.add_vline(x=0, line=ZERO_LINE)
     figure.update_layout(
         template=template("light"),
-        title=heading(title),
+        title=heading(title, subtitle),
         height=height,
-        margin={"l": 230, "r": 16, "t": 84, "b": 50},
+        margin={"l": 230, "r": 16, "t": 112 if subtitle else 84, "b": 50},
         xaxis={"title": {"text": _better(rows, questions[0])}},
         yaxis={"autorange": "reversed", "type": "category"},
     )
@@ -173,6 +175,18 @@ def _main_form(grid: pd.DataFrame) -> pd.DataFrame:
     """The cells of the plain form; all cells of a question that has none."""
     plain = grid["form"] == PLAIN
     return grid[plain | ~plain.groupby(grid["question"]).transform("any")]
+
+
+def _depth(grid: pd.DataFrame) -> "go.Figure":
+    named = _named_measures(grid)
+    return effect_heatmaps(
+        named,
+        title="True source minus no patch, by layer and strength (selection half)",
+        bars={
+            name: _BARS[measure]
+            for name, measure in zip(named["measure"], grid["measure"], strict=True)
+        },
+    )
 
 
 def _named_measures(grid: pd.DataFrame) -> pd.DataFrame:

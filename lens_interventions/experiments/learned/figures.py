@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ...drawing.colours import ZERO_LINE
-from ...drawing.error_bars import contrast_hover, contrast_points, subtracted
+from ...drawing.error_bars import HEADLINE, contrast_hover, contrast_points, subtracted
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
+from ...measures.verdicts import JOINT
 from ..design.category_points import category_points
 from ..design.conditions import in_words
 from ..design.rows_of_sums import rows_where
@@ -60,7 +61,7 @@ def _materials(contrasts: pd.DataFrame) -> "go.Figure":
         rows = in_words(_as_losses(part))
         figure.add_trace(
             contrast_points(
-                rows,
+                rows.assign(headline=rows["minus"] == JOINT),
                 labels=[_label(row) for row in rows.to_dict("records")],
                 hover=[contrast_hover(row) for row in rows.to_dict("records")],
             ),
@@ -74,9 +75,9 @@ def _materials(contrasts: pd.DataFrame) -> "go.Figure":
     figure.update_xaxes(title={"text": "nats, or as named<br>(below 0 is better)"}, row=n_rows)
     figure.update_layout(
         template=template("light"),
-        title=heading("Change by source and material, reporting part"),
-        height=110 + 300 * n_rows,
-        margin={"l": 220, "r": 16, "t": 84, "b": 50},
+        title=heading("Change by source and material, reporting part", HEADLINE),
+        height=138 + 300 * n_rows,
+        margin={"l": 220, "r": 16, "t": 112, "b": 50},
     )
     return figure
 

@@ -36,7 +36,12 @@ def draw(tables: Tables) -> Figures:
         "survival": _survival(tables["survival"]),
         "frontier": _frontier(conditions[conditions["prompts"] == REPORT]),
         "grid": effect_heatmaps(
-            tables["grid"], title="True next token minus no patch, by layer and strength"
+            tables["grid"],
+            title="True next token minus no patch, by layer and strength",
+            bars={
+                measure: "red: worse" + ", nats" * measure.endswith(", nats")
+                for measure in tables["grid"]["measure"]
+            },
         ),
         "escape": curves(
             {"": tables["escape"]},

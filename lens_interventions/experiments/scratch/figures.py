@@ -7,10 +7,11 @@ import pandas as pd
 from ...drawing.error_bars import draw_contrasts, interval_hover
 from ...drawing.grouped_points import grouped_points
 from ...drawing.table_curves import Axes, curves
+from ..design.conditions import LONGER, source_words
 from ..design.rows_of_sums import rows_where
 from ..design.text_scopes import ALL, COPYABLE, SECOND
 from ..engine.results import Figures, Tables
-from .arms import name_of
+from .arms import NONE, name_of
 from .decoding import DECODED
 from .evaluation import PREFIX_MATCHING
 
@@ -62,6 +63,7 @@ def _gain(gains: pd.DataFrame) -> "go.Figure":
 
 
 def _curves(rows: pd.DataFrame) -> "go.Figure":
+    rows = rows.assign(arm=_arms(rows))
     views = {
         f"{network}: {scope}": rows[(rows["network"] == network) & (rows["scope"] == scope)]
         for network in dict.fromkeys(rows["network"])
@@ -82,7 +84,7 @@ def _heads(rows: pd.DataFrame) -> "go.Figure":
     networks = rows[["blocks", "entry"]].drop_duplicates().to_numpy().tolist()
     for blocks, entry in networks:
         here = rows_where(rows, blocks=blocks, entry=entry)
-        named = here.assign(curve=here["arm"] + ": " + here["score"])
+        named = here.assign(curve=_arms(here) + ": " + here["score"])
         first = named["score"] == PREFIX_MATCHING
         views[name_of(blocks, entry)] = pd.concat([named[first], named[~first]])
     return curves(
@@ -96,14 +98,14 @@ def _knockouts(rises: pd.DataFrame) -> "go.Figure":
     here = rises[rises["scope"] == COPYABLE]
     return _points(
         here,
-        _places(here) + ", " + here["arm"] + ": no " + here["path"].str.replace("and", "or"),
+        _places(here) + ", " + _arms(here) + ": no " + here["path"].str.replace("and", "or"),
         title="What it costs to keep the write out of all keys, values or both",
         x_title="rise of the loss on copyable tokens, nats a token",
     )
 
 
 def _decoding(shares: pd.DataFrame) -> "go.Figure":
-    compared = shares["arm"] + " − " + shares["minus"]
+    compared = _arms(shares) + " − " + _arms(shares, "minus")
     return _points(
         shares,
         shares["scope"] + ", " + _places(shares) + ": " + compared,
@@ -112,13 +114,18 @@ def _decoding(shares: pd.DataFrame) -> "go.Figure":
     )
 
 
+def _arms(rows: pd.DataFrame, column: str = "arm") -> pd.Series:
+    """What the arms write, in words."""
+    unwritten = {NONE: "no write", LONGER: "no write, for longer"}
+    names = rows[column].unique().tolist()
+    return rows[column].replace({n: unwritten.get(n) or source_words(n) for n in names})
+
+
 def _places(rows: pd.DataFrame) -> pd.Series:
     """The networks, as blocks / the one that is written to."""
     return rows["network"].str.replace(", written to at block ", " / ")
 
 
 def _points(rows: pd.DataFrame, labels: pd.Series, *, title: str, x_title: str) -> "go.Figure":
-    """Estimates with their intervals, none of which is a headline."""
-    return draw_contrasts(
-        rows.assign(minus="none"), labels=labels.tolist(), title=title, x_title=x_title
-    )
+    """Estimates with their intervals."""
+    return draw_contrasts(rows, labels=labels.tolist(), title=title, x_title=x_title)

@@ -117,7 +117,6 @@ class PatchLoss:
             estimate=frame["difference"],
             low=frame["difference_low"],
             high=frame["difference_high"],
-            minus="none",
         )
         return draw_contrasts(
             rows,

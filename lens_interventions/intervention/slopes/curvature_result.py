@@ -110,7 +110,6 @@ class Curvature:
             estimate=frame["curvature"],
             low=frame["curvature_low"],
             high=frame["curvature_high"],
-            minus="none",
         )
         scopes = frame["scope"].str.replace("_", " ")
         return draw_contrasts(

@@ -83,6 +83,9 @@ class TrainingState:
             raise ValueError(
                 f"{path} belongs to another training, which differs in {', '.join(other)}: remove "
                 "it, or give another path"
+                # The learning rate at each step depends on how many there will be.
+                + "; a training cannot be made longer"
+                * (other == ["steps"])
             )
         with torch.no_grad():
             for name, leaf in self.leaves.items():

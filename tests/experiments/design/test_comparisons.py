@@ -10,6 +10,7 @@ from lens_interventions.experiments.design.comparisons import (
     Comparison,
     against,
     compare,
+    question_rows,
     said_of,
     verdicts_on,
     visible_beforehand,
@@ -64,7 +65,7 @@ def test_a_control_that_is_as_good_is_named() -> None:
     (judged,) = verdicts_on([found], [(0.2, "nats")])
     assert judged.outcome == "no effect"
     assert judged.not_ahead_of == ("current token",)
-    assert "no patch -0.928 [" in said_of(found, "nats")
+    assert "no patch: -0.928 [" in said_of(found, "nats")
 
 
 def test_the_truth_hurts_only_against_no_patch() -> None:
@@ -144,3 +145,12 @@ def test_to_be_ahead_takes_an_interval_and_a_p_value() -> None:
     clear = Interval(-0.1, -0.2, -0.01, 0.95, "BCa", 10)
     contrasts = {NO_PATCH: Contrast(clear, 0.01), RANDOM: Contrast(clear, 0.2)}
     assert len(Comparison(contrasts, clear, True, None).not_ahead_of) == 1
+
+
+def test_a_joint_row_waits_for_its_correction_and_counts_in_no_other():
+
+    interval = Interval(-0.2, -0.3, -0.1, 0.95, "BCa", 40)
+    random = Arm("random", 1, 0.1, "add")
+    of = {NO_PATCH: Contrast(interval, 0.01), random: Contrast(interval, 0.04)}
+    rows = question_rows(Comparison(of, interval, True, None), [{"p_value": 0.02}])
+    assert [row["p_holm"] for row in rows] == pytest.approx([1.0, 0.03, 0.04, 0.04])

@@ -8,7 +8,12 @@ import pandas as pd
 import pytest
 
 from lens_interventions.experiments.design.conditions import NO_PATCH, Arm, Cell, control_arms
-from lens_interventions.experiments.design.contrasts import Resampling, contrast, with_holm
+from lens_interventions.experiments.design.contrasts import (
+    Resampling,
+    contrast,
+    mean_contrast,
+    with_holm,
+)
 from lens_interventions.experiments.design.grid_cells import (
     best_control,
     effect_over_grid,
@@ -158,3 +163,16 @@ def test_the_shortlist_has_one_cell_of_each_layer_and_the_most_specific_wins() -
 def test_cells_of_a_table_are_corrected_together() -> None:
     rows = with_holm([{"p_value": p} for p in (0.01, 0.04, 0.03, 0.005)])
     assert [row["p_holm"] for row in rows] == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_a_cluster_without_a_count_may_be_missing():
+
+    values, resampling = np.array([1.0, 2.0, 4.0]), Resampling(n_resamples=99)
+    found = mean_contrast(np.append(values, np.nan), resampling, np.array([1.0, 1, 1, 0]))
+    assert found == mean_contrast(values, resampling)
+
+
+def test_a_seed_below_zero_is_refused_at_once():
+
+    with pytest.raises(ValueError, match="seed at least 0"):
+        Resampling(seed=-1)

@@ -80,3 +80,15 @@ def test_layers_like_the_last_leave_their_order_to_the_last(scale):
     expected = top - 2.0 * last.softmax(-1).gather(-1, ids)
     torch.testing.assert_close(found.gather(-1, ids), expected)
     assert (found.isfinite().sum(-1) == scale).all()
+
+
+def test_no_more_tokens_are_kept_than_there_are():
+    last, early = torch.randn(2, 6, dtype=torch.float64), torch.randn(1, 2, 6, dtype=torch.float64)
+    every = sled(last, early, rate=2.0, scale=6)
+    torch.testing.assert_close(sled(last, early, rate=2.0, scale=100), every, rtol=0, atol=0)
+
+
+def test_the_likeliest_token_is_always_plausible():
+    last, early = torch.randn(3, 6, dtype=torch.float64), torch.randn(1, 3, 6, dtype=torch.float64)
+    kept = dola(last, early, alpha=1.0).isfinite()
+    assert torch.equal(kept.nonzero()[:, 1], last.argmax(-1))

@@ -1,5 +1,6 @@
 """What generation gives back: patches apart, texts, steps, and the lens at each of them."""
 
+import pandas as pd
 import pytest
 import torch
 from transformers import MaxLengthCriteria
@@ -141,3 +142,16 @@ def test_patches_can_be_counted_from_the_end():
     assert last.patches == (PATCH,)
     assert len(last.tokens) == 1
     assert torch.equal(last.log_probs, found.of_patch(1).log_probs)
+
+
+def test_the_rows_of_one_patch_are_a_generation_of_it_alone(llama):
+    both = li.generate(llama, [[5, 6]], [None, PATCH], max_new_tokens=2, stop_at_eos=False)
+    alone = li.generate(llama, [[5, 6]], PATCH, max_new_tokens=2, stop_at_eos=False)
+    for index in (1, -1):
+        pd.testing.assert_frame_equal(both.of_patch(index).to_dataframe(), alone.to_dataframe())
+    first = both.of_patch(-2)
+    assert first.patches == (None,)
+    assert torch.equal(first.tokens, both.of_patch(0).tokens)
+    for index in (2, -3):
+        with pytest.raises(IndexError, match="from 0 to 1"):
+            both.of_patch(index)

@@ -8,8 +8,9 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.intervention.losses.loss_sums import require_finite
+from lens_interventions.intervention.pieces import piece_length
 from tests.support.reference_intervention import patched_logits
-from tests.support.tiny import random_tokens, tiny_bridge
+from tests.support.tiny import random_tokens, shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact", "without_gradients", "unrounded")
 
@@ -233,3 +234,19 @@ def test_sums_of_pieces_of_another_length_are_others(llama, tmp_path):
     li.patch_loss(llama, [random_tokens(20)], PATCH, max_length=10, **options)
     with pytest.raises(ValueError, match="differs in max_length"):
         li.patch_loss(llama, [random_tokens(20)], PATCH, max_length=12, **options)
+
+
+def test_a_text_as_long_as_what_is_read_at_a_time_is_whole(llama):
+    """So the patch's positions may be numbers."""
+    patch = dataclasses.replace(PATCH, positions=(1,))
+    tokens = random_tokens(1, 8)
+    found = li.patch_loss(llama, [tokens], patch, max_length=8, progress=False)
+    expected = -li.teacher_forced_log_probs(llama, tokens, patch).double().sum()
+    assert found.losses.item() == pytest.approx(float(expected))
+    with pytest.raises(ValueError, match="positions count from the start of a text"):
+        li.patch_loss(llama, [tokens], patch, max_length=7, progress=False)
+
+
+def test_texts_are_read_512_tokens_at_a_time_by_default():
+    assert piece_length(tiny_bridge("llama", max_position_embeddings=600), None) == 512
+    assert piece_length(shared_bridge("llama"), None) == int(shared_bridge("llama").cfg.n_ctx)

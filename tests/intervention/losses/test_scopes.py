@@ -76,3 +76,10 @@ def test_a_scope_alone_is_no_list(llama):
     patch = li.NextTokenPatch(layer=1, strength=0.1)
     with pytest.raises(ValueError, match=r"scopes must be a list, such as \[copyable\]"):
         li.patch_loss(llama, [random_tokens(6)], patch, scopes=scopes.copyable, progress=False)
+
+
+def test_a_surprise_begins_at_six_nats():
+    from lens_interventions.intervention.losses.scopes import SURPRISING, after_surprise
+
+    nats = torch.tensor([SURPRISING, 5.9, 6.1, 0.0])
+    assert after_surprise(torch.arange(5), nats).tolist() == [False, True, False, True]

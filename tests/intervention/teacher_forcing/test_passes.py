@@ -265,7 +265,7 @@ class TestOtherHooks:
             llama.hooks(fwd_hooks=above),
             pytest.raises(
                 ValueError,
-                match=rf"a hook on {re.escape(name)}( = .*)?: from the patched block 1 up",
+                match=rf"a hook on {re.escape(name)}( = .*)?: from block 1 up",
             ),
         ):
             teacher_forced_logits(llama, tokens, PATCH)
@@ -373,3 +373,10 @@ def test_a_hook_on_the_lowest_patched_block_is_refused(llama, point, layers):
         pytest.raises(ValueError, match="there is a hook on"),
     ):
         teacher_forced_log_probs(llama, random_tokens(1, 8), patches)
+
+
+def test_texts_that_fit_in_one_piece_may_begin_otherwise(llama):
+    tokens = random_tokens(2, 10)
+    tokens[0, 0], tokens[1, 0] = llama.tokenizer.bos_token_id, 5
+    found = teacher_forced_log_probs(llama, tokens, PATCH, max_length=10)
+    torch.testing.assert_close(found, teacher_forced_log_probs(llama, tokens, PATCH))

@@ -19,9 +19,8 @@ def draw_gain(shown: pd.DataFrame, names: Mapping[str, str], title: str) -> "go.
     """
     words = {JOINT: "the best of the others", **names}
     labels = shown["scope"] + ": true − " + shown["minus"].replace(words)
-    marked = shown["minus"].where(shown["minus"] == JOINT, "none")
     return draw_contrasts(
-        shown.assign(minus=marked),
+        shown.assign(headline=shown["minus"] == JOINT),
         labels=labels.tolist(),
         title=title,
         x_title="change of the loss, nats a token (below 0 is better)",
