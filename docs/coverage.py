@@ -115,6 +115,7 @@ def main() -> None:
         *(lead(n) for n in (30, 60)),
         lead(30, ahead=1.0),
         *(crossed(seeds) for seeds in (3, 6)),
+        *(mean(n) for n in (3, 5)),
     ]
     for number, rows in enumerate(parts):
         # Seeds of their own: RESAMPLING draws with 0.

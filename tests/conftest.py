@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 def pytest_collection_finish() -> None:
     gc.freeze()
+    # Each shared model is thousands of objects, through which Python would look again and again.
     gc.set_threshold(20_000, 20, 50)
     gc.enable()
 

@@ -262,7 +262,7 @@ def _heights(values: Float[np.ndarray, " point"], unit: str) -> list[float | Non
 
 def _hover(curve: Curve, x_name: str) -> list[str]:
     texts = []
-    title = curve.quantity or unit_title(curve.unit)
+    title = ", ".join(filter(None, [markup(curve.quantity), unit_title(curve.unit)]))
     for index, (x, value) in enumerate(zip(curve.x, curve.values.tolist(), strict=True)):
         lines = [markup(curve.label), f"{x_name}: {x}" if x_name else str(x)]
         lines.append(f"{title}: {number(value)}")
@@ -290,9 +290,9 @@ def _names_axis(x: Sequence[str] | Sequence[float]) -> dict[str, Any]:
 
 
 def _y_axis(unit: str, quantity: str = "") -> dict[str, Any]:
-    axis: dict[str, Any] = {
-        "title": {"text": "<br>".join([*filter(None, [quantity]), unit_title(unit)])}
-    }
+    title = unit_title(unit)
+    text = f"{markup(quantity)}<br>{title}" if quantity else title
+    axis: dict[str, Any] = {"title": {"text": text}}
     if unit == RANK:
         ticks = {
             "tickvals": [math.log10(1 + rank) for rank in _RANK_TICKS],

@@ -8,14 +8,10 @@ import pandas as pd
 from .colours import EITHER_INK, LINES, ZERO_LINE
 from .labels import estimate_text, markup
 from .theme import ThemeName, template
-from .titles import heading
+from .titles import LINE, heading
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-
-HEADLINE = "Orange diamonds: what the verdict is about."
-"""The meaning of the points that stand out."""
 
 
 def error_bars(
@@ -69,6 +65,7 @@ def draw_contrasts(
     *,
     labels: Sequence[str],
     title: str,
+    subtitle: str = "",
     x_title: str,
     theme: ThemeName = "light",
 ) -> "go.Figure":
@@ -84,9 +81,14 @@ def draw_contrasts(
     figure.update_layout(
         template=template(theme),
         # Long labels leave a title too little room beside them.
-        title={**heading(markup(title)), "xref": "container", "pad": {"t": 12, "l": 16}},
-        height=130 + 26 * len(rows),
-        margin={"l": _label_width(labels), "r": 16, "t": 60, "b": 50},
+        title={**heading(markup(title), subtitle), "xref": "container", "pad": {"t": 12, "l": 16}},
+        height=130 + (LINE if subtitle else 0) + 26 * len(rows),
+        margin={
+            "l": _label_width(labels),
+            "r": 16,
+            "t": 60 + (LINE if subtitle else 0),
+            "b": 50,
+        },
         xaxis={"title": {"text": x_title}},
         yaxis={"autorange": "reversed", "type": "category"},
     )

@@ -36,7 +36,7 @@ def grouped_points(
 
     groups = list(dict.fromkeys(name for rows in views.values() for name in rows[axes.group]))
     beside = min(_BESIDE, _SPREAD / len(groups)) if groups else 0.0
-    figure = go.Figure()
+    figure, first = go.Figure(), next(iter(views))
     owner: list[str] = []
     places_of: dict[str, dict[str, Any]] = {}
     for view, rows in views.items():
@@ -62,7 +62,7 @@ def grouped_points(
                         "color": LINES[place % len(LINES)],
                     },
                     name=markup(str(group)),
-                    visible=view == owner[0],
+                    visible=view == first,
                     customdata=part["hover"].tolist(),
                     hovertemplate="%{customdata}<extra></extra>",
                 )
@@ -80,7 +80,7 @@ def grouped_points(
             "title": {"text": axes.x_title},
             "tickangle": 0,
             "ticklabeloverflow": "allow",
-            **places_of[owner[0]],
+            **places_of[first],
         },
         yaxis={"title": {"text": axes.y_title}},
     )

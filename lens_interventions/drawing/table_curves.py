@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # More bands than this would hide each other.
 _BANDS = 4
-_SOME_BANDS = "Of many curves, two have bands; the hover has the intervals of all."
+_SOME_BANDS = "Only the first two curves have bands; hover over a point for its interval."
 
 
 @dataclass(frozen=True)

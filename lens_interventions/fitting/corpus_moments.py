@@ -260,9 +260,9 @@ class _Checkpoint:
         """Raise `ValueError` if no window was held out."""
         if self.done < holdout:
             raise ValueError(
-                f"{counted(self.done, 'window')} of at most {window} tokens are too few to choose "
-                f"the ridge on one in {holdout}, which takes at least {holdout}: give more text, "
-                "or a smaller window"
+                f"{counted(self.done, 'window')} of at most {window} tokens are too few: one in "
+                f"{holdout} is held out to choose the ridge, so at least {holdout} are needed; "
+                "give more text, or a smaller window"
             )
 
     def save(self, sums: Mapping[str, RidgeMoments], counts: Tensor, *, now: bool = False) -> None:

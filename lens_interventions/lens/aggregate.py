@@ -164,8 +164,8 @@ def plot_aggregate(
                 mean, low, high = 10**mean - 1, 10**low - 1, 10**high - 1
             curves.append(
                 Curve(
-                    # A panel of one statistic names it at the axis.
-                    label=name if name and alone else f"{label}, {name}" if name else label,
+                    label=label if not name else name if alone else f"{label}, {name}",
+                    # The axis of a panel with one statistic names it.
                     quantity=label if name and alone else "",
                     unit=unit,
                     x=layers[start:],

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 
 from .._progress import progress_bar
 from .user_cache import CACHE_VARIABLE, cache_directory
+from .whole_weights import whole_weights
 
 _SIZES = "sizes.json"
 LOCK = "converting.lock"
@@ -126,7 +127,10 @@ def _convert(gguf: Path, directory: Path) -> None:
 
     folder, file = gguf.parent, gguf.name
     with _read_once(), progress_bar(total=3, desc=f"Converting {file}, once", unit="step") as bar:
-        loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+        with whole_weights():
+            loaded = AutoModelForCausalLM.from_pretrained(
+                folder, gguf_file=file, dtype=torch.float32
+            )
         bar.update()
         # A model loaded from GGUF counts as quantized and refuses to be saved: save its double.
         settings = loaded.config.to_dict()

@@ -133,7 +133,14 @@ def _require_weights(model: Any) -> None:
 
 
 def _require_unembedding(model: Any) -> None:
-    if isinstance(model, PreTrainedModel) and len(_ends(model)) == 1:
+    if not isinstance(model, PreTrainedModel):
+        return
+    with suppress(NotImplementedError):
+        # TransformerLens makes the unembedding of an OpenELM from its embedding.
+        tied = getattr(model.config, "share_input_output_layers", False)
+        reads = model.get_input_embeddings() is not None
+        if tied or not reads or model.get_output_embeddings() is not None:
+            return
         raise ValueError(
             f"{type(model).__name__} has no unembedding, so it makes no logits of next tokens: "
             "pass the language model, such as a ...ForCausalLM"
@@ -165,7 +172,8 @@ def _loadable(tokenizer: Any) -> Iterator[Any]:
 
     One that was made in memory has no name to be loaded by, and is saved for that.
     """
-    if "name_or_path" in getattr(tokenizer, "init_kwargs", ()) or tokenizer.bos_token is None:
+    made = "name_or_path" not in getattr(tokenizer, "init_kwargs", {"name_or_path": ""})
+    if not made or tokenizer.bos_token is None:
         yield tokenizer
         return
     with TemporaryDirectory() as place:
@@ -179,7 +187,10 @@ def _boot(name: str, **options: Any) -> TransformerBridge:
     tokenizer = options.pop("tokenizer", None)
     if tokenizer is not None:
         with hub_offline(), _loadable(tokenizer) as named:
-            return TransformerBridge.boot_transformers(label, tokenizer=named, **options)
+            bridge = TransformerBridge.boot_transformers(label, tokenizer=named, **options)
+        if named is not tokenizer:  # rather than a directory that is no longer there
+            bridge.tokenizer.name_or_path = tokenizer.name_or_path
+        return bridge
     on_hub = name and not Path(name).is_dir()
     try:
         with hub_if_it_answers() if on_hub else hub_offline():

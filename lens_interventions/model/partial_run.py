@@ -111,8 +111,8 @@ def refuse_late_hooks(bridge: TransformerBridge, layer: int) -> None:
                 f"there is a hook on {' = '.join([name, *others])}: from block {layer} up the "
                 "model runs on patched and clean copies of the text, and is read without hooks, "
                 "which the hook does not expect. Remove it, or use it with patch.fwd_hooks in your "
-                "own run; functions with an argument fwd_hooks= take there hooks that change each "
-                "position independently"
+                "own run; a function that has an argument fwd_hooks= accepts it there if it "
+                "changes each position independently"
             )
     refuse_readout_hooks(bridge)
 

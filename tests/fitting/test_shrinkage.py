@@ -47,7 +47,6 @@ def test_full_length_changes_biases_along_one_direction_until_outputs_are_long_e
 
 
 def test_outputs_that_are_too_long_already_keep_their_bias():
-
     held_out, n = RidgeMoments(1, 4, 4), 4
     rows = 2 * torch.eye(n, dtype=torch.float64)  # where the targets have length 1
     held_out.add(0, rows, torch.zeros_like(rows), torch.ones_like(rows[:, :1]))

@@ -226,7 +226,6 @@ def test_resamples_without_any_number_are_left_out():
 
 
 def test_what_single_cells_vary_counts_once_in_a_square():
-
     totals = 3 + np.array([[1.0, -1.0], [-1.0, 1.0]])
     found = crossed_mean_interval(totals, rng=np.random.default_rng(5), n_resamples=60)
     rng = np.random.default_rng(5)

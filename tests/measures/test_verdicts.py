@@ -317,7 +317,6 @@ def test_a_p_value_is_named_only_if_it_is_too_large():
 
 @pytest.mark.parametrize(("low", "high"), [(-0.05, 0.01), (-0.01, 0.05)])
 def test_no_effect_lies_strictly_between_the_margins(low, high):
-
     on_it = Interval(0.0, low, high, 0.95, "crossed t", 64)
     options = {"smallest_effect": 0.05, "lower_is_better": False}
     assert verdict(on_it, **options).outcome == "undecided"

@@ -190,7 +190,6 @@ def test_adapters_beside_a_model_in_a_directory_are_refused(tmp_path, arch, targ
         load_model(tmp_path)
 
 
-@pytest.mark.usefixtures("no_network")
 @pytest.mark.parametrize("classifier", [GPT2Model, GPT2ForSequenceClassification])
 def test_a_model_without_an_unembedding_is_refused(classifier):
     model = classifier(tiny_model("gpt2").config)
@@ -208,8 +207,10 @@ def test_a_tokenizer_that_was_made_in_memory_needs_no_name():
     text = "the people say plasma"
     assert bridge.to_tokens(text).tolist() == [known(text)["input_ids"]]
     assert bridge.tokenizer.pad_token_id == known.pad_token_id
+    assert bridge.tokenizer.name_or_path == made.name_or_path
 
 
+@pytest.mark.usefixtures("no_network")
 def test_a_model_in_memory_without_a_tokenizer_takes_that_of_its_directory(directory):
     model = AutoModelForCausalLM.from_pretrained(directory)
     bridge = load_model(hf_model=model, device="cpu")

@@ -9,17 +9,20 @@ import sys
 import textwrap
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import huggingface_hub.constants as hub
 import pytest
 import torch
 import transformers.dynamic_module_utils
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lens_interventions import load_model
 from lens_interventions.model import hub as the_hub
 from lens_interventions.model.embedded import NAME
+from lens_interventions.model.whole_weights import whole_weights
 from tests.support.pages import ROOT
 from tests.support.tiny import tiny_bridge, tiny_model, tiny_tokenizer
 
@@ -107,6 +110,7 @@ def test_directory_without_a_model(tmp_path):
 
 def test_a_checkpoint_that_lacks_weights_is_refused(directory):
     """transformers would draw them, and another model would be read at each load."""
+    method = PreTrainedModel.__dict__["from_pretrained"]
     weights = load_file(directory / "model.safetensors")
     lacking = [name for name in weights if ".1.mlp." in name]
     kept = {name: weight for name, weight in weights.items() if name not in lacking}
@@ -117,10 +121,36 @@ def test_a_checkpoint_that_lacks_weights_is_refused(directory):
         load_model(directory, device="cpu")
     # Who loads it elsewhere, or for training, is left alone.
     assert AutoModelForCausalLM.from_pretrained(directory).config.model_type == "llama"
+    assert PreTrainedModel.__dict__["from_pretrained"] is method
     del weights["lm_head.weight"]
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"has no lm_head\.weight of LlamaForCausalLM"):
         load_model(directory, device="cpu")
+
+
+def test_a_method_that_someone_else_put_on_is_called_and_stays(directory, monkeypatch):
+    method, calls = PreTrainedModel.__dict__["from_pretrained"], []
+
+    def counted(cls, *args, **options):
+        calls.append(cls)
+        return method.__get__(None, cls)(*args, **options)
+
+    other = classmethod(counted)
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", other)
+    load_model(directory, device="cpu")
+    assert len(calls) == 1
+    assert PreTrainedModel.__dict__["from_pretrained"] is other
+
+
+def test_other_threads_load_what_lacks_weights(directory):
+    weights = load_file(directory / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    load = partial(AutoModelForCausalLM.from_pretrained, directory)
+    with whole_weights(), ThreadPoolExecutor(1) as thread:
+        assert thread.submit(load).result().config.model_type == "llama"
+        with pytest.raises(ValueError, match=r"no lm_head\.weight"):
+            load()
 
 
 def test_a_checkpoint_whose_unembedding_is_the_embedding_lacks_nothing(tmp_path):

@@ -114,7 +114,7 @@ def place(narrow_bridge, copying_run, tmp_path, monkeypatch):
     if copying_run.exists():
         shutil.copytree(copying_run, made)
     yield tmp_path
-    if made.exists() and not copying_run.exists():
+    if (made / "result.json").exists() and not copying_run.exists():
         shutil.copytree(made, copying_run)
     model_source._loaded.cache_clear()
 

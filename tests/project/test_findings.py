@@ -154,7 +154,15 @@ def intervals_of(run):
 
 
 @pytest.mark.parametrize(
-    "run", ["…/increment", "increment-longer", "increment-rank-8", "…/reader", "reader-mlp"]
+    "run",
+    [
+        "…/increment",
+        "increment-longer",
+        "increment-rank-8",
+        "increment-penalties",
+        "…/reader",
+        "reader-mlp",
+    ],
 )
 def test_the_answers_to_questions_are_the_committed_results(run):
     """The interval of each verdict stands in the row that links the run."""
@@ -246,6 +254,7 @@ SMOLLM2, GEMMA = "smollm2-135m-instruct/", "gemma-3-270m/"
 READER, INCREMENT = "## A reader that adapts", "## An increment on a base"
 LONGER_INCREMENT = "## An increment trained for longer"
 SMALLER_INCREMENT = "## An increment of rank 8"
+PENALISED_INCREMENT = "## An increment with penalties"
 MLP_READER = "## A reader whose MLPs adapt too"
 
 
@@ -258,6 +267,7 @@ MLP_READER = "## A reader whose MLPs adapt too"
         (SMOLLM2 + "increment", "trained", INCREMENT, ("source", "true"), "base"),
         ("increment-longer", "trained", LONGER_INCREMENT, ("source", "true"), "base"),
         ("increment-rank-8", "trained", SMALLER_INCREMENT, ("source", "true"), "base"),
+        ("increment-penalties", "trained", PENALISED_INCREMENT, ("source", "true"), "base"),
         (GEMMA + "increment", "second-model", INCREMENT, ("source", "true"), "base"),
     ],
 )
@@ -313,3 +323,30 @@ def test_the_findings_to_first_order_are_the_committed_results(
         ends = sorted((sign * interval.low, sign * interval.high))
         told = form.format(sign * interval.estimate, *ends)
         assert told in section.replace(" nats [", " ["), (question, material)
+
+
+def test_the_price_of_increments_with_penalties_is_that_of_the_committed_results():
+    """On the texts that choose the step, at the end, compared with the base alone."""
+    result = load_result(ROOT / "results/increment-penalties")
+    options = result.settings["options"]
+    losses = result.tables["curves"].pivot(index="source", columns="step", values="loss")
+    told = result.tables["penalties"].pivot(
+        index=["penalised", "source"], columns="step", values="mean"
+    )
+    run = (ROOT / "results/increment-penalties/README.md").read_text().replace("−", "-")
+    findings = (ROOT / "docs/findings/trained.md").read_text().replace("−", "-")
+    section = findings.partition(PENALISED_INCREMENT)[2].partition("\n## ")[0]
+    for source, name in (("true", "the next token"), ("shuffled", "a shuffled token")):
+        loss, length, kl = (
+            rows[200] - rows[0]
+            for rows in (
+                losses.loc[source],
+                told.loc["write_length", source],
+                told.loc["kl", source],
+            )
+        )
+        penalties = options["write_penalty"] * length + options["change_penalty"] * kl
+        row = f"| {name} | {loss:+.4f} | {length:+.3f} | {kl:+.4f} | {loss + penalties:+.4f} |"
+        assert row in run
+        assert f"{-loss:.4f}" in section
+        assert f"{penalties:.4f}" in section

@@ -27,6 +27,7 @@ NOT_STORED = {
     ("learned", "layers"): _SWEEP,
     ("learned", "ranks"): _SWEEP,
     ("learned", "best"): _SWEEP,
+    ("reader", "penalties"): {"penalised", "source", "step", "mean", "low", "high"},
     ("upbringing", "rows"): {
         *("arm", "seed", "measure", "scope", "point", "row", "cluster", "total", "count")
     },

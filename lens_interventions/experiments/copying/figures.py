@@ -6,7 +6,7 @@ import pandas as pd
 
 from ...drawing.colours import ZERO_LINE
 from ...drawing.effect_grid import effect_heatmaps
-from ...drawing.error_bars import HEADLINE, contrast_hover, contrast_points, subtracted
+from ...drawing.error_bars import contrast_hover, contrast_points, subtracted
 from ...drawing.menu import add_menu
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
@@ -14,7 +14,7 @@ from ...drawing.titles import heading
 from ...lens.figures.over_layers import AXIS
 from ...measures.verdicts import JOINT
 from ...model.points import layer_label, point_name
-from ..design.category_points import category_points
+from ..design.category_points import HEADLINE, category_points
 from ..design.conditions import in_words
 from ..design.forms import PLAIN
 from ..engine.results import Figures, Tables

@@ -15,6 +15,9 @@ from .conditions import in_words
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+HEADLINE = "Orange diamonds: what the verdict is about."
+"""The meaning of points that stand out."""
+
 
 def category_points(
     views: Mapping[str, pd.DataFrame], *, title: str, x_title: str = "", y_title: str

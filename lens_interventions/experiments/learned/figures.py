@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ...drawing.colours import ZERO_LINE
-from ...drawing.error_bars import HEADLINE, contrast_hover, contrast_points, subtracted
+from ...drawing.error_bars import contrast_hover, contrast_points, subtracted
 from ...drawing.table_curves import Axes, curves
 from ...drawing.theme import template
 from ...drawing.titles import heading
 from ...measures.verdicts import JOINT
-from ..design.category_points import category_points
+from ..design.category_points import HEADLINE, category_points
 from ..design.conditions import in_words
 from ..design.rows_of_sums import rows_where
 from ..engine.results import Figures, Tables

@@ -39,7 +39,7 @@ def draw(tables: Tables) -> Figures:
             tables["grid"],
             title="True next token minus no patch, by layer and strength",
             bars={
-                measure: "red: worse" + ", nats" * measure.endswith(", nats")
+                measure: "red: worse, nats" if measure.endswith(", nats") else "red: worse"
                 for measure in tables["grid"]["measure"]
             },
         ),

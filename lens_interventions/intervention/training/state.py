@@ -80,12 +80,11 @@ class TrainingState:
         if kept["settings"] != json.loads(json.dumps(settings)):
             here, there = json.loads(json.dumps(settings)), kept["settings"]
             other = sorted(k for k in {*here, *there} if here.get(k) != there.get(k))
+            # The learning rate at each step depends on how many there will be.
+            fixed = "; the number of steps cannot be changed" if "steps" in other else ""
             raise ValueError(
                 f"{path} belongs to another training, which differs in {', '.join(other)}: remove "
-                "it, or give another path"
-                # The learning rate at each step depends on how many there will be.
-                + "; a training cannot be made longer"
-                * (other == ["steps"])
+                f"it, or give another path{fixed}"
             )
         with torch.no_grad():
             for name, leaf in self.leaves.items():

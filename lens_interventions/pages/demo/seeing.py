@@ -70,7 +70,8 @@ def seeing(model: MeasuredModel) -> Section:
             Figure(
                 f"The end of the plasma sentence, read clean and with block {layer} patched. From "
                 "that block up, a patched position holds the token that it should predict, so (*) "
-                "there is no success. The last column alone is not patched.",
+                "there does not say that the model predicts it. Only the last column is not "
+                "patched.",
                 plot_side_by_side(
                     clean[slice(-_SHOWN_TOKENS, None)],
                     patched[slice(-_SHOWN_TOKENS, None)],

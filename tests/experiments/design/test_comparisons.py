@@ -148,7 +148,6 @@ def test_to_be_ahead_takes_an_interval_and_a_p_value() -> None:
 
 
 def test_a_joint_row_waits_for_its_correction_and_counts_in_no_other():
-
     interval = Interval(-0.2, -0.3, -0.1, 0.95, "BCa", 40)
     random = Arm("random", 1, 0.1, "add")
     of = {NO_PATCH: Contrast(interval, 0.01), random: Contrast(interval, 0.04)}

@@ -166,13 +166,11 @@ def test_cells_of_a_table_are_corrected_together() -> None:
 
 
 def test_a_cluster_without_a_count_may_be_missing():
-
     values, resampling = np.array([1.0, 2.0, 4.0]), Resampling(n_resamples=99)
     found = mean_contrast(np.append(values, np.nan), resampling, np.array([1.0, 1, 1, 0]))
     assert found == mean_contrast(values, resampling)
 
 
 def test_a_seed_below_zero_is_refused_at_once():
-
     with pytest.raises(ValueError, match="seed at least 0"):
         Resampling(seed=-1)

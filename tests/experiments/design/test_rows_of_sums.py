@@ -7,7 +7,6 @@ from lens_interventions.experiments.design.rows_of_sums import range_of_seeds
 
 
 def test_a_seed_without_numbers_has_no_mean():
-
     rows = pd.DataFrame(
         {"step": [0] * 3, "seed": [0, 0, 1], "total": [4.0, 2.0, np.nan], "count": [2, 1, 3]}
     )

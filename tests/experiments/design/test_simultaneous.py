@@ -106,7 +106,6 @@ def test_cells_that_do_not_vary_have_no_width_and_one_sequence_has_no_band() -> 
 
 
 def test_a_cell_that_is_always_zero_is_not_told_from_it():
-
     totals = np.stack([np.zeros(6), np.linspace(10, 11, 6)])
     found = simultaneous_band(totals, np.ones(6), Resampling(n_resamples=99))
     assert found.p_values[0] == 1

@@ -7,6 +7,7 @@ import pandas as pd
 
 from ....drawing.error_bars import draw_contrasts
 from ....measures.verdicts import JOINT
+from ..category_points import HEADLINE
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -23,5 +24,6 @@ def draw_gain(shown: pd.DataFrame, names: Mapping[str, str], title: str) -> "go.
         shown.assign(headline=shown["minus"] == JOINT),
         labels=labels.tolist(),
         title=title,
+        subtitle=HEADLINE,
         x_title="change of the loss, nats a token (below 0 is better)",
     )
