@@ -310,9 +310,7 @@ def test_hooks_on_the_bridge_act_before_those_that_are_given(llama):
 def test_hooks_left_on_above_the_patch_are_refused_with_the_way(llama):
     with (
         llama.hooks(fwd_hooks=[("blocks.2.hook_resid_post", steer)]),
-        pytest.raises(
-            ValueError, match="accepts it there if it changes each position independently"
-        ),
+        pytest.raises(ValueError, match="accepts it there if it changes each position"),
     ):
         teacher_forced_log_probs(llama, random_tokens(6), PATCH)
 
