@@ -138,7 +138,8 @@ def _require_unembedding(model: Any) -> None:
     with suppress(NotImplementedError):
         # TransformerLens makes the unembedding of an OpenELM from its embedding.
         tied = getattr(model.config, "share_input_output_layers", False)
-        reads = model.get_input_embeddings() is not None
+        # That of images has no weight of its own.
+        reads = hasattr(model.get_input_embeddings(), "weight")
         if tied or not reads or model.get_output_embeddings() is not None:
             return
         raise ValueError(
