@@ -54,7 +54,7 @@ def _find() -> Any:
 
 
 def _put(method: Any) -> None:
-    PreTrainedModel.from_pretrained = method or _Whole(_find())  # type: ignore
+    PreTrainedModel.from_pretrained = method or _Whole(_find())  # type: ignore[assignment, method-assign]
 
 
 # Other threads, in which nothing is required, load as ever.

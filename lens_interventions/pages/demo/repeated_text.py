@@ -8,7 +8,7 @@ from ...lens.figures.over_layers import draw_over_layers
 from ...lens.logit_lens import logit_lens
 from ...model.points import point_name
 from .example_texts import REPEATED, ROUNDS
-from .measured_model import MeasuredModel
+from .measured_model import CELL_WIDTH, MeasuredModel
 from .ranks import count, log10_ranks, typical_rank
 from .section import Condition, Figure, Section
 
@@ -84,11 +84,11 @@ def repeated_text(model: MeasuredModel) -> Section:
             ),
             Figure(
                 "The first round: the right token is a surprise to every layer.",
-                trajectory[spans[0]].plot("next_rank", every=2),
+                trajectory[spans[0]].plot("next_rank", every=2, cell_width=CELL_WIDTH),
             ),
             Figure(
                 "The last round: only the upper layers know the right token.",
-                trajectory[spans[-1]].plot("next_rank", every=2),
+                trajectory[spans[-1]].plot("next_rank", every=2, cell_width=CELL_WIDTH),
             ),
         ),
     )
