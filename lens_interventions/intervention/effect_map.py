@@ -46,7 +46,7 @@ def effect_map(
     positions: Iterable[int] | Literal["all"] | None = None,
     prepend_bos: bool | None = None,
     text_seeds: Int[Tensor, " batch"] | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> EffectMap:
     """How much a metric changes when one position at one layer is patched with its next token.
 

@@ -75,7 +75,7 @@ def plot_side_by_side(
     second: Trajectory,
     statistic: str = "kl_final",
     *,
-    names: tuple[str, str] = ("clean", "patched"),
+    names: tuple[str, str] | None = None,
     batch: int = 0,
     every: int | None = None,
     include_input: bool | None = None,
@@ -97,7 +97,8 @@ def plot_side_by_side(
 
     - `statistic`, `batch`, `every`, `include_input`, `token`, `title`, `theme`, `cell_width`: as in
         `Trajectory.plot`.
-    - `names`: the names of the two in the figure.
+    - `names`: the names of the two in the figure; by default those of their lenses if these
+        differ, and otherwise "clean" and "patched".
 
     Raises `ValueError` if their tokens or points differ.
     """
@@ -107,4 +108,8 @@ def plot_side_by_side(
         )
         for trajectory in (first, second)
     ]
+    if names is None:
+        first_lens, second_lens = (str(side.settings.get("lens")) for side in (first, second))
+        differ = first_lens != second_lens
+        names = (first_lens, second_lens) if differ else ("clean", "patched")
     return draw_side_by_side(*grids, names=names, title=title, theme=theme, cell_width=cell_width)

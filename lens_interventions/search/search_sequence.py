@@ -50,7 +50,7 @@ def search_sequence(
     options: SearchOptions | None = None,
     seed: int = 0,
     prepend_bos: bool | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> SequenceSearch:
     """Search for `n_tokens` after a prompt that maximise an objective, such as their likelihood.
 

@@ -16,6 +16,7 @@ def test_positions_tokens_and_what_comes_next():
     position = text.column_positions()
     assert position.tolist() == [[-1, -1, 0, 1, 2], [0, 1, 2, 3, -1]]
     assert torch.equal(text.at(position)[MASK], TOKENS[MASK])
+    assert text.at(torch.tensor([[-1, 3], [-1, 4]])).tolist() == [[11, 13], [21, 24]]
     # The last token has no next one yet, and neither have padding and what lies beyond.
     assert text.has_next(position).int().tolist() == [[0, 0, 1, 1, 0], [1, 1, 1, 0, 0]]
     assert not text.has_next(torch.tensor([[3, 9], [4, 9]])).any()

@@ -34,7 +34,7 @@ def copying(
     settings: CopyingSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Result:
     """Measure copying with a patch of the true next token, and with controls.
 

@@ -62,7 +62,7 @@ def run(
     *,
     out: str | Path | None = None,
     executor: Executor | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Result:
     """Measure the units that have not been measured, and then analyse all rows.
 

@@ -31,7 +31,7 @@ def increment(
     settings: IncrementSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Result:
     """Learn a write of the current token, freeze it, and learn the increment of the next token.
 

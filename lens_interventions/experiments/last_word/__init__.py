@@ -30,7 +30,7 @@ def last_word(
     settings: LastWordSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Result:
     """Measure how a request for a last word affects the sentence before that word.
 

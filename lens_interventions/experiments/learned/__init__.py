@@ -34,7 +34,7 @@ def learned(
     settings: LearnedSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Result:
     """Train writes with the true next token and with controls, and measure what each gains.
 

@@ -30,7 +30,7 @@ def likeliest(
     settings: LikeliestSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Result:
     """Search for the likeliest continuations of prompts in several ways, at equal cost.
 

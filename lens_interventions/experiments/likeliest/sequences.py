@@ -115,5 +115,6 @@ def searched(
         start=None if start is None else start[None],
         options=SearchOptions(restarts=1),
         seed=seed,
+        progress=False,
     )
     return found.tokens[0]

@@ -32,7 +32,7 @@ def loops(
     settings: LoopsSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Result:
     """Measure the loops of sampled text with the patch, its controls and other ways out of loops.
 

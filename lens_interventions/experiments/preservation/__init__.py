@@ -31,7 +31,7 @@ def preservation(
     settings: PreservationSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Result:
     """Measure how each layer ranks the input token, by its rarity, surprise and copying.
 

@@ -31,7 +31,7 @@ def reader(
     settings: ReaderSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Result:
     """Train the blocks above a write to read it, with the true token and with controls.
 

@@ -30,7 +30,7 @@ def recall(
     settings: RecallSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Result:
     """Fit an input probe, and measure how much of the input it recovers by depth, and from where.
 

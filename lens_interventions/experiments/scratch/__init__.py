@@ -29,7 +29,7 @@ def scratch(
     settings: ScratchSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Result:
     """Train small transformers with and without a write of the true next token where it is known.
 

@@ -33,7 +33,7 @@ def slopes(
     settings: SlopesSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Result:
     """Bound the gain of weak writes at all layers, patch where the promise is largest, and ask why.
 

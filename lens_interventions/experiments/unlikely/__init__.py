@@ -31,7 +31,7 @@ def unlikely(
     settings: UnlikelySettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Result:
     """Measure residual components along unlikely tokens, their fate and their effect on the loss.
 

@@ -24,7 +24,7 @@ def upbringing(
     settings: UpbringingSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,
-    progress: bool = False,
+    progress: bool = True,
 ) -> Result:
     """Train small transformers in six ways, and read every layer through their unembedding.
 

@@ -177,6 +177,8 @@ def test_transformers_own_generate_takes_it_with_a_custom_generate():
         ("low", 80, False, range(0, 20, 2)),
         ("high", 80, True, range(60, 80, 2)),
         ("low", 40, True, range(2, 20, 2)),
+        ("high", 40, True, range(20, 40, 2)),
+        ("high", 41, True, range(21, 41, 2)),
         ("low", 4, True, [2]),
         ("low", 2, True, [1]),
         ("low", 1, True, [0]),

@@ -47,6 +47,21 @@ def test_side_by_side_shows_both_and_their_difference(trajectory):
         assert guess == markup(guesses[row][column])
 
 
+def test_readings_by_two_lenses_are_named_after_them(trajectory):
+    fitted = replace(trajectory, settings={**trajectory.settings, "lens": "affine lens"})
+    names = {
+        other.settings["lens"]: [
+            annotation.text
+            for annotation in plots.plot_side_by_side(trajectory, other).layout.annotations[:2]
+        ]
+        for other in (trajectory, fitted)
+    }
+    assert names == {
+        "logit lens": ["<b>clean</b>", "<b>patched</b>"],
+        "affine lens": ["<b>logit lens</b>", "<b>affine lens</b>"],
+    }
+
+
 def test_a_difference_of_ranks_is_a_factor(trajectory):
     worse = replace(trajectory, final_rank=10 * (1 + trajectory.final_rank) - 1)
     figure = plots.plot_side_by_side(trajectory, worse, "final_rank")
