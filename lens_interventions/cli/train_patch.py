@@ -22,7 +22,6 @@ from .options import (
 if TYPE_CHECKING:
     from ..intervention.training.result import TrainedPatch
 
-_RANK = 64
 _ADAPTER_RANK = 8
 _CONTROLS = (
     *source_names("control", "bare"),
@@ -157,7 +156,7 @@ def train_patch(
             bridge,
             documents,
             layer=layer[0] if len(layer) == 1 else tuple(layer),
-            rank=(rank or min(_RANK, int(bridge.cfg.d_model))) if has_rank else None,
+            rank=(rank or "default") if has_rank else None,
             source=source,
             steps=steps,
             seed=seed,

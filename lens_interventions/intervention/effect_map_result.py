@@ -14,7 +14,9 @@ from ..drawing.labels import visible
 from ..drawing.panel import Panel
 from ..drawing.theme import ThemeName
 from ..drawing.wrapped import draw_wrapped
+from .names import name_of
 from .patch import NextTokenPatch
+from .sources import SOURCES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class EffectMap:
-    """The change of a metric when one position at one layer is patched with its next token.
+    """The change of a metric when one position at one layer is patched.
 
     Attributes:
         effect: `[layer, pos]`, the metric with the patch minus `baseline`, in the metric's unit;
@@ -92,9 +94,11 @@ class EffectMap:
             ),
             hover_data=[[[layer, *column] for column in columns] for layer in self.layers],
         )
+        source = self.patch.source
+        words = SOURCES[source].words if isinstance(source, str) else name_of(source)
         sentences = [
-            "A cell is one position at one layer, patched with the token that comes next: it "
-            "stands above, the position's own token below.",
+            f"A cell is one position at one layer, patched with this source: {words}. The token "
+            "that comes next stands above, the position's own token below.",
             beyond,
             "In a gap the metric is not a number." if np.isnan(effect).any() else "",
         ]

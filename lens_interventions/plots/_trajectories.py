@@ -97,8 +97,9 @@ def plot_side_by_side(
 
     - `statistic`, `batch`, `every`, `include_input`, `token`, `title`, `theme`, `cell_width`: as in
         `Trajectory.plot`.
-    - `names`: the names of the two in the figure; by default those of their lenses if these
-        differ, and otherwise "clean" and "patched".
+    - `names`: the names of the two in the figure; by default their lenses, models or norms, if
+        they differ in these, "first" and "second" for two sides of an `Alignment` of other texts,
+        and otherwise "clean" and "patched".
 
     Raises `ValueError` if their tokens or points differ.
     """
@@ -108,8 +109,20 @@ def plot_side_by_side(
         )
         for trajectory in (first, second)
     ]
-    if names is None:
-        first_lens, second_lens = (str(side.settings.get("lens")) for side in (first, second))
-        differ = first_lens != second_lens
-        names = (first_lens, second_lens) if differ else ("clean", "patched")
-    return draw_side_by_side(*grids, names=names, title=title, theme=theme, cell_width=cell_width)
+    return draw_side_by_side(
+        *grids,
+        names=names or _names(first, second),
+        title=title,
+        theme=theme,
+        cell_width=cell_width,
+    )
+
+
+def _names(first: Trajectory, second: Trajectory) -> tuple[str, str]:
+    """What two trajectories are called, by what tells them apart."""
+    for setting in ("lens", "model", "norm"):
+        one, other = (str(side.settings.get(setting)) for side in (first, second))
+        if one != other:
+            return one, other
+    pairs = bool((first.tokens[first.mask] < 0).any())  # of tokens that differ, with made-up ids
+    return ("first", "second") if pairs else ("clean", "patched")

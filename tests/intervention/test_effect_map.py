@@ -137,6 +137,17 @@ def test_what_a_map_says(llama):
     assert found.plot().update_layout(template=dark.layout.template) == dark
 
 
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("true", "true next token"), ("zero", "no token"), (li.BackPatch(2), "BackPatch(layer=2)")],
+)
+def test_its_figure_names_what_is_written(source, words):
+    patch = dataclasses.replace(PATCH, source=source)
+    found = li.EffectMap(torch.ones(1, 2), 0.5, (0,), (0, 1), ("a", "b"), ("b", "c"), patch)
+    title = re.sub("<[^>]*>", "", found.plot().layout.title.text.replace("<br>", " "))
+    assert f"patched with this source: {words}. The token that comes next" in title
+
+
 def test_layers_and_positions_of_the_patch_are_mapped(llama):
     patch = dataclasses.replace(PATCH, layer=1, positions=(0, 3))
     found = li.effect_map(llama, random_tokens(1, 6), metric, patch=patch)

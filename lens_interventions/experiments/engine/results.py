@@ -14,7 +14,7 @@ from ..._files import atomic_file, sha256, write_text
 from ..._summary import summary
 from ...measures.intervals import Interval
 from ...measures.verdicts import Verdict
-from .run_directory import RunDirectoryError, read_header, verify_rows, write_json
+from .run_directory import RunDirectoryError, held_directory, read_header, verify_rows, write_json
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -103,35 +103,47 @@ class Result:
         """
         return self._draw(self.tables)
 
-    def save(self, directory: Path) -> None:
-        """Write result.json, tables/NAME.parquet and figures/NAME.json.
+    def save(self, directory: str | Path) -> None:
+        """Write settings.json, result.json, tables/ and figures/, for `load_result` to read.
 
-        Raises `ValueError` if a finding names a figure that is not drawn.
+        The rows of each unit are not in a result: a run that is to go on later has `out=`.
+
+        Raises `RunDirectoryError` if the directory holds anything but this run; `ValueError` if a
+        finding names a figure that is not drawn.
         """
-        for folder in ("tables", "figures"):
-            (directory / folder).mkdir(parents=True, exist_ok=True)
-        for name, table in self.tables.items():
-            with atomic_file(directory / "tables" / f"{name}.parquet") as temporary:
-                table.to_parquet(temporary, index=False, compression="zstd")
-        figures = self.figures()
-        for finding in self.verdicts:
-            if finding.figure and finding.figure not in figures:
-                raise ValueError(
-                    f"the finding {finding.question!r} names the figure {finding.figure!r}, and "
-                    f"the analysis draws {', '.join(figures) or 'none'}"
-                )
-        for name, figure in figures.items():
-            write_text(directory / "figures" / f"{name}.json", figure.to_json())
-        verdicts = [_without_nan(asdict(finding)) for finding in self.verdicts]
-        files = [f"tables/{name}.parquet" for name in self.tables]
-        files += [f"figures/{name}.json" for name in figures]
-        contents = {
-            "tables": list(self.tables),
-            "figures": list(figures),
-            "verdicts": verdicts,
-            "sha256": {file: sha256(directory / file) for file in files},
-        }
-        write_json(directory / _RESULT, contents)
+        with held_directory(Path(directory), self.header, presets={}) as held:
+            write_result(self, held.path)
+
+
+def write_result(result: Result, directory: Path) -> None:
+    """Write result.json, tables/NAME.parquet and figures/NAME.json into a held directory.
+
+    Raises `ValueError` if a finding names a figure that is not drawn.
+    """
+    for folder in ("tables", "figures"):
+        (directory / folder).mkdir(parents=True, exist_ok=True)
+    for name, table in result.tables.items():
+        with atomic_file(directory / "tables" / f"{name}.parquet") as temporary:
+            table.to_parquet(temporary, index=False, compression="zstd")
+    figures = result.figures()
+    for finding in result.verdicts:
+        if finding.figure and finding.figure not in figures:
+            raise ValueError(
+                f"the finding {finding.question!r} names the figure {finding.figure!r}, and "
+                f"the analysis draws {', '.join(figures) or 'none'}"
+            )
+    for name, figure in figures.items():
+        write_text(directory / "figures" / f"{name}.json", figure.to_json())
+    verdicts = [_without_nan(asdict(finding)) for finding in result.verdicts]
+    files = [f"tables/{name}.parquet" for name in result.tables]
+    files += [f"figures/{name}.json" for name in figures]
+    contents = {
+        "tables": list(result.tables),
+        "figures": list(figures),
+        "verdicts": verdicts,
+        "sha256": {file: sha256(directory / file) for file in files},
+    }
+    write_json(directory / _RESULT, contents)
 
 
 def load_result(directory: str | Path) -> Result:

@@ -21,7 +21,7 @@ from ...model.argument_types import require_instance
 from .input_files import InputFiles
 from .json_values import to_values
 from .model_source import Model, ModelSource, model_header
-from .results import Analysis, Result, Tables
+from .results import Analysis, Result, Tables, write_result
 from .row_files import joined
 from .run_directory import FORMAT, RunDirectory, RunDirectoryError, files_of_rows, held_directory
 from .stage_progress import StageProgress
@@ -129,7 +129,7 @@ def run(
                 found = experiment.analyse(experiment.settings, _tables(rows))
                 result = Result(header, found.tables, found.verdicts, found.draw)
                 if out is not None:
-                    result.save(path)
+                    write_result(result, path)
         except KeyboardInterrupt as stop:
             if out is not None:
                 stop.add_note(_kept_units(path, len(planned)))

@@ -73,7 +73,7 @@ def slope_map(
     texts in a batch change a number.
 
     This is attribution patching (Nanda 2023; Kramár et al. 2024, "AtP*") for a patch that only
-    later tokens see. It equals the derivative of the losses of `teacher_forced_log_probs`.
+    later tokens see. It equals the derivative of the losses of `patch_loss`.
 
     **Arguments:**
 

@@ -8,7 +8,7 @@ low-rank updates of the attention above.
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
@@ -35,7 +35,7 @@ from .reader_parameters import ReaderParameters
 from .residual_store import ResidualStore
 from .result import TrainedPatch
 
-ADAPTER_RANK = 8
+RANK, ADAPTER_RANK = 64, 8
 
 
 @exclusive
@@ -44,7 +44,7 @@ def train_patch(
     texts: Iterable[TextOrTokens],
     *,
     layer: int | Sequence[int],
-    rank: int | None = 64,
+    rank: int | Literal["default"] | None = "default",
     source: str = "true",
     steps: int = 500,
     seed: int = 0,
@@ -87,7 +87,8 @@ def train_patch(
     - `texts`: documents, cut into pieces of `options.window` tokens, each of which begins with the
         BOS if its document does.
     - `layer`: the layer to write to, or several.
-    - `rank`: the rank of M; None for a full matrix.
+    - `rank`: the rank of M, by default 64 or the model's width if that is smaller; None for a full
+        matrix.
     - `source`: the token that `e` stands for: `"true"`, another name that `NextTokenPatch` takes,
         or `"zero"`, which trains only the bias.
     - `seed`: the seed of the start of M, the order of the pieces and random sources.
@@ -150,6 +151,8 @@ def train_patch(
         require_writable(Path(checkpoint))
     if strength is not None:
         rank = None  # a fixed write has no map whose rank could be wrong
+    elif rank == "default":
+        rank = min(RANK, int(bridge.cfg.d_model))
     check_write(bridge, plain, rank, source, steps, save_every)
     if base is not None:
         check_base(bridge, base, layers, adapt, options)

@@ -347,6 +347,17 @@ def test_who_stops_a_run_that_goes_on_before_its_first_stage_reads_what_is_kept(
     assert stop.value.__notes__ == [f"{kept} units kept in {tmp_path}; the same command continues"]
 
 
+def test_a_result_that_no_directory_has_kept_may_be_saved(tmp_path: Path) -> None:
+    found = run(example(), small_bridge)
+    found.save(str(tmp_path))
+    loaded = load_result(tmp_path)
+    assert_same(loaded, found)
+    assert loaded.settings == found.settings
+    loaded.save(tmp_path)
+    with pytest.raises(RunDirectoryError, match="with other settings"):
+        run(example(Settings(starts=(3,))), small_bridge).save(tmp_path)
+
+
 def test_progress_counts_what_was_finished_before(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

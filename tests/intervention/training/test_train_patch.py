@@ -168,6 +168,12 @@ def test_numbers_of_numpy_are_numbers(llama, tmp_path):
     assert li.LearnedWrite.load(tmp_path / "write").settings["seed"] == 3
 
 
+@pytest.mark.usefixtures("as_users_run")
+def test_the_rank_fits_a_narrow_model_unless_it_is_given(llama):
+    assert train(llama, rank="default", steps=2).write.settings["rank"] == llama.cfg.d_model == 32
+    assert train(llama, rank=None, steps=2).write.settings["rank"] is None
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),

@@ -47,19 +47,19 @@ def test_side_by_side_shows_both_and_their_difference(trajectory):
         assert guess == markup(guesses[row][column])
 
 
-def test_readings_by_two_lenses_are_named_after_them(trajectory):
-    fitted = replace(trajectory, settings={**trajectory.settings, "lens": "affine lens"})
-    names = {
-        other.settings["lens"]: [
-            annotation.text
-            for annotation in plots.plot_side_by_side(trajectory, other).layout.annotations[:2]
-        ]
-        for other in (trajectory, fitted)
-    }
-    assert names == {
-        "logit lens": ["<b>clean</b>", "<b>patched</b>"],
-        "affine lens": ["<b>logit lens</b>", "<b>affine lens</b>"],
-    }
+@pytest.mark.parametrize(
+    ("setting", "names"),
+    [
+        ({}, ("clean", "patched")),
+        ({"lens": "affine lens"}, ("logit lens", "affine lens")),
+        ({"norm": "pre_affine", "model": "other"}, ("a model", "other")),
+    ],
+)
+def test_two_readings_are_named_after_what_tells_them_apart(trajectory, setting, names):
+    settings = {"lens": "logit lens", "model": "a model", "norm": "final"}
+    first, second = (replace(trajectory, settings=settings | more) for more in ({}, setting))
+    figure = plots.plot_side_by_side(first, second)
+    assert [note.text for note in figure.layout.annotations[:2]] == [f"<b>{n}</b>" for n in names]
 
 
 def test_a_difference_of_ranks_is_a_factor(trajectory):
