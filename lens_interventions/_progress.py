@@ -76,7 +76,11 @@ def progress_bar(
 
     A line comes with the first update after two seconds, then each after twice the time, and at
     last one a minute. `options` are those of tqdm.
+
+    Raises `TypeError` for a function, which a few readings of one text take and long work does not.
     """
+    if callable(shown):
+        raise TypeError(f"progress must be True or False here, got the function {shown!r:.60}")
     if shown and not bars_are_seen():
         # In the first position, tqdm does not move a cursor between bars; at 0 columns it draws
         # none, and takes no other format.

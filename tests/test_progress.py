@@ -163,6 +163,12 @@ def test_a_standard_error_that_is_no_terminal_or_none_at_all_does_not_end_the_wo
     assert not written.getvalue()
 
 
+@pytest.mark.usefixtures("as_users_run")
+def test_a_function_is_not_taken_for_the_wish_to_see_a_bar() -> None:
+    with pytest.raises(TypeError, match="progress must be True or False here, got the function"):
+        progress_bar([1], shown=print, desc="reading")  # type: ignore[arg-type]
+
+
 def test_a_long_text_moves_the_bar_with_each_of_its_pieces(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

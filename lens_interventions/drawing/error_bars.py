@@ -60,6 +60,9 @@ def contrast_points(
     )
 
 
+OVER_TEXTS = "Bars are 95% bootstrap intervals over texts."
+
+
 def draw_contrasts(
     rows: pd.DataFrame,
     *,

@@ -78,8 +78,8 @@ class NextTokenPatch(PatchFields):
             TransformerLens's `JacobianLens` or any `f(residual, layer) -> residual`; by default the
             logit lens.
 
-    Raises `ValueError` for an unknown name or a number that makes no sense, and `TypeError` for a
-    value of another type.
+    Raises `ValueError` for an unknown name, a number that makes no sense, or anything else that is
+    no layer, position or window; `TypeError` for a strength, gate or seed that is no number.
     """
 
     @exclusive

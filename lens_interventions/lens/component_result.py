@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     import pandas
     import plotly.graph_objects
 
-_READING = (
-    "Logits that each component adds to the token above, through the final norm. With the rows "
-    "that are left out, a column sums to what the model says."
-)
-
 
 @dataclass(frozen=True, eq=False)
 class ComponentLogits:
@@ -105,6 +100,11 @@ class ComponentLogits:
         texts = tuple(
             tuple(f"{x:.1f}".replace("-", "−") for x in row) for row in values.round(1) + 0
         )
+        left_out = f", of which {len(shown)} are shown," if len(shown) < len(self.logits) else ""
+        sentences = (
+            "Logits that each component adds to the token above, through the final norm. All "
+            f"{len(self.logits)} components{left_out} sum to its logit{less}, before any soft cap."
+        )
         panel = Panel(
             places=values,
             scale=scale,
@@ -121,7 +121,7 @@ class ComponentLogits:
         return draw_wrapped(
             panel,
             title=f"What each component adds to a token's logit{less}",
-            reading=lambda _size: f"{_READING} {beyond}".strip(),
+            reading=lambda _size: f"{sentences} {beyond}".strip(),
             axis="",
             theme=theme,
         )

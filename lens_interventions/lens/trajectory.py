@@ -185,8 +185,9 @@ class Trajectory(TrajectoryFields):
     def top_to_dataframe(self) -> "pandas.DataFrame":
         """One row per (point, prompt, position, rank): the likeliest tokens, padding left out.
 
-        `rank` counts from 0, and `id`, `token`, `logit` and `log_prob` are those of the token. Rows
-        come in the order of the stream; at each position the likeliest token comes first.
+        `rank` counts from 0, and `token_id`, `token`, `logit` and `log_prob` are those of the
+        token. Rows come in the order of the stream; at each position the likeliest token comes
+        first.
         """
         import pandas
 
@@ -200,7 +201,7 @@ class Trajectory(TrajectoryFields):
                 "batch": batch.numpy(),
                 "pos": self.positions[batch, pos].numpy(),
                 "rank": rank.numpy(),
-                "id": ids.numpy(),
+                "token_id": ids.numpy(),
                 "token": [self.vocab[i] for i in ids.tolist()],
                 "logit": self.top_logits[cell].numpy(),
                 "log_prob": self.top_log_probs[cell].numpy(),

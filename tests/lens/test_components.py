@@ -1,6 +1,7 @@
 """What components add to logits: their sum is the model's own, and each is what it alone writes."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -215,6 +216,11 @@ def test_a_figure_keeps_components_that_add_and_take_away(llama):
     logits[1, 0] = torch.tensor([5.0, -5.0])
     figure = dataclasses.replace(found, logits=logits).plot(rows=1)
     assert list(figure.layout.yaxis.ticktext) == [found.components[1]]
+    n = len(found.components)
+    for shown, said in ((1, ", of which 1 are shown,"), (n, "")):
+        title = found.plot(rows=shown).layout.title.text.replace("<br>", " ")
+        title = re.sub("<[^>]*>", "", title)
+        assert f"All {n} components{said} sum to its logit, before any soft cap." in title
 
 
 def test_a_component_that_writes_what_is_not_finite_is_not_taken_for_a_hook_beside_it(llama):

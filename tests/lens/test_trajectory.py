@@ -106,7 +106,7 @@ def test_the_frame_of_likeliest_tokens_has_a_row_for_each(trajectory):
     column = trajectory.positions[1].tolist().index(3)
     ids = trajectory.top_ids[point, 1, column]
     assert list(cell["rank"]) == list(range(top_k))
-    assert list(cell.id) == ids.tolist()
+    assert list(cell.token_id) == ids.tolist()
     assert list(cell.token) == [trajectory.vocab[i] for i in ids.tolist()]
     assert list(cell.logit) == trajectory.top_logits[point, 1, column].tolist()
     assert list(cell.log_prob) == trajectory.top_log_probs[point, 1, column].tolist()

@@ -29,8 +29,8 @@ PLAN: Plan[CopyingSettings] = Plan(
 
 def copying(
     model: Model = None,
-    preset: Preset = "quick",
     *,
+    preset: Preset = "quick",
     settings: CopyingSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,

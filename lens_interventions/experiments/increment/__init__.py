@@ -26,8 +26,8 @@ PLAN: Plan[IncrementSettings] = Plan(
 
 def increment(
     model: Model = None,
-    preset: Preset = "quick",
     *,
+    preset: Preset = "quick",
     settings: IncrementSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,

@@ -25,8 +25,8 @@ PLAN: Plan[LastWordSettings] = Plan(
 
 def last_word(
     model: Model = None,
-    preset: Preset = "quick",
     *,
+    preset: Preset = "quick",
     settings: LastWordSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,

@@ -29,8 +29,8 @@ PLAN: Plan[LearnedSettings] = Plan(
 
 def learned(
     model: Model = None,
-    preset: Preset = "quick",
     *,
+    preset: Preset = "quick",
     settings: LearnedSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,

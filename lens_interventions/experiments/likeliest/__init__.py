@@ -25,8 +25,8 @@ PLAN: Plan[LikeliestSettings] = Plan(
 
 def likeliest(
     model: Model = None,
-    preset: Preset = "quick",
     *,
+    preset: Preset = "quick",
     settings: LikeliestSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,

@@ -27,8 +27,8 @@ PLAN: Plan[LoopsSettings] = Plan(
 
 def loops(
     model: Model = None,
-    preset: Preset = "quick",
     *,
+    preset: Preset = "quick",
     settings: LoopsSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,

@@ -26,8 +26,8 @@ PLAN: Plan[PreservationSettings] = Plan(
 
 def preservation(
     model: Model = None,
-    preset: Preset = "quick",
     *,
+    preset: Preset = "quick",
     settings: PreservationSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,

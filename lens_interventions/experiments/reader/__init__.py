@@ -26,8 +26,8 @@ PLAN: Plan[ReaderSettings] = Plan(
 
 def reader(
     model: Model = None,
-    preset: Preset = "quick",
     *,
+    preset: Preset = "quick",
     settings: ReaderSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,

@@ -25,8 +25,8 @@ PLAN: Plan[RecallSettings] = Plan(
 
 def recall(
     model: Model = None,
-    preset: Preset = "quick",
     *,
+    preset: Preset = "quick",
     settings: RecallSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,

@@ -24,8 +24,8 @@ from .stages import STAGES
 
 
 def scratch(
-    preset: Preset = "quick",
     *,
+    preset: Preset = "quick",
     settings: ScratchSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,

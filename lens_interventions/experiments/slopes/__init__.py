@@ -28,8 +28,8 @@ PLAN: Plan[SlopesSettings] = Plan(
 
 def slopes(
     model: Model = None,
-    preset: Preset = "quick",
     *,
+    preset: Preset = "quick",
     settings: SlopesSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,

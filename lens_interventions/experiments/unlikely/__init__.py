@@ -26,8 +26,8 @@ PLAN: Plan[UnlikelySettings] = Plan(
 
 def unlikely(
     model: Model = None,
-    preset: Preset = "quick",
     *,
+    preset: Preset = "quick",
     settings: UnlikelySettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,

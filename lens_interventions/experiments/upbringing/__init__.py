@@ -19,8 +19,8 @@ from .stages import STAGES, StartingModel
 
 
 def upbringing(
-    preset: Preset = "quick",
     *,
+    preset: Preset = "quick",
     settings: UpbringingSettings | None = None,
     out: str | Path | None = None,
     executor: Executor | None = None,

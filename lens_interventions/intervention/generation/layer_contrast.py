@@ -12,7 +12,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import LogitsProcessor
 
-from ...model.argument_types import require_whole_numbers
+from ...model.argument_types import require_numbers, require_whole_numbers
 from ...model.embedding import embeddings_are_tied
 from ...model.points import chosen_layers
 from ...model.readout import Readout, readout, refuse_readout_hooks
@@ -83,7 +83,8 @@ class DoLa(LayerContrast):
             2, because the input would be read as its own token.
         alpha: above 0 and at most 1.
 
-    Raises `ValueError` for an unknown word as `layers`, or if `alpha` is out of range.
+    Raises `ValueError` for an unknown word as `layers`, or if `alpha` is out of range, and
+    `TypeError` if it is no number.
     """
 
     layers: EarlyLayers = "low"
@@ -91,6 +92,7 @@ class DoLa(LayerContrast):
 
     def __post_init__(self) -> None:
         _require_word(self.layers)
+        require_numbers(alpha=self.alpha)
         if not 0 < self.alpha <= 1:
             raise ValueError(f"alpha must be above 0 and at most 1, got {self.alpha}")
 
@@ -120,7 +122,7 @@ class SLED(LayerContrast):
         scale: how many tokens are kept, which the authors call evolution scale.
 
     Raises `ValueError` for an unknown word as `layers`, or if `rate` is not finite or `scale` below
-    1, and `TypeError` if `scale` is not a whole number.
+    1, and `TypeError` if `rate` is no number or `scale` not a whole one.
     """
 
     layers: EarlyLayers = "all"
@@ -129,6 +131,7 @@ class SLED(LayerContrast):
 
     def __post_init__(self) -> None:
         _require_word(self.layers)
+        require_numbers(rate=self.rate)
         require_whole_numbers(scale=self.scale)
         if self.scale < 1:
             raise ValueError(f"scale must be at least 1 token, got {self.scale}")

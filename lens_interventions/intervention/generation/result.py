@@ -132,9 +132,9 @@ class Generation:
     def to_dataframe(self) -> "pd.DataFrame":
         """One row for each new token.
 
-        Columns: row, of the tensors; patch_index, and patch, what tells it from the others; prompt,
-        its number, and seed, with which the row was sampled; step, token_id, token, its text, and
-        log_prob.
+        Columns: row, of the tensors; patch (its number), label (what tells it from the others);
+        prompt, its number, and seed, with which the row was sampled; step, token_id, token, its
+        text, and log_prob.
         """
         import pandas as pd
 
@@ -143,8 +143,8 @@ class Generation:
         return pd.DataFrame(
             {
                 "row": row.numpy(),
-                "patch_index": self.patch_index[row].numpy(),
-                "patch": [labels[i] for i in self.patch_index[row].tolist()],
+                "patch": self.patch_index[row].numpy(),
+                "label": [labels[i] for i in self.patch_index[row].tolist()],
                 "prompt": self.prompt_index[row].numpy(),
                 "seed": self.seeds[row].numpy(),
                 "step": step.numpy(),

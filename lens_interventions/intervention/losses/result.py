@@ -97,14 +97,14 @@ class PatchLoss:
     def plot(
         self, *, minus: int | None = None, seed: int = 0, theme: "ThemeName" = "light"
     ) -> "go.Figure":
-        """The differences of `to_dataframe` with their intervals, one row per scope and patch.
+        """The differences of `to_dataframe` with 95% intervals, one row per scope and patch.
 
         Patches are named by what differs among them. `theme` is `"light"` or `"dark"`.
 
         Raises `ValueError` if there is no patch of the number `minus`, or no other one, or for an
         unknown theme.
         """
-        from ...drawing.error_bars import draw_contrasts
+        from ...drawing.error_bars import OVER_TEXTS, draw_contrasts
 
         frame = self.to_dataframe(minus=minus, seed=seed)
         if minus is not None and len(self.patches) == 1:
@@ -122,6 +122,7 @@ class PatchLoss:
             rows,
             labels=labels,
             title=f"Loss minus that {reference}",
+            subtitle=OVER_TEXTS,
             x_title="nats a token (below 0 is better)",
             theme=theme,
         )

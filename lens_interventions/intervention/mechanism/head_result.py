@@ -10,6 +10,7 @@ from jaxtyping import Float
 from ..._summary import summary
 from ...drawing.labels import estimate_text
 from ...measures.interval_table import interval_table
+from ..patch import NextTokenPatch
 from ..sources import minus_controls
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class HeadSlopes:
             of the token that it attends to above the logits of others. A negative score lowers that
             logit, as copy-suppression heads do (McDougall et al. 2023).
         sources, scopes, layers: the names along the axes.
+        patches: the patch of each source; their strengths are ignored.
     """
 
     totals: Float[np.ndarray, "text scope source layer part head"]
@@ -53,6 +55,7 @@ class HeadSlopes:
     sources: tuple[str, ...]
     scopes: tuple[str, ...]
     layers: tuple[int, ...]
+    patches: tuple[NextTokenPatch, ...]
 
     __repr__ = summary
 

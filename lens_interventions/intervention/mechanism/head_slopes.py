@@ -114,6 +114,7 @@ def head_slopes(
         sources=names,
         scopes=tuple(by_scope),
         layers=patch.layers,
+        patches=patches,
     )
 
 

@@ -70,8 +70,9 @@ class Rescue:
 
         if scope is not None and scope not in self.scopes:
             raise ValueError(f"there is no scope {scope!r}; there are {', '.join(self.scopes)}")
+        scope = scope or self.scopes[0]
         frame = self.to_dataframe()
-        frame = frame[(frame["scope"] == (scope or self.scopes[0])) & (frame["minus"] == "hidden")]
+        frame = frame[(frame["scope"] == scope) & (frame["minus"] == "hidden")]
         frame = frame.assign(condition=frame["condition"].replace("clean", "nothing hidden"))
         words = {"both": "keys and values", "keys": "keys alone", "values": "values alone"}
         return curves(
@@ -86,7 +87,8 @@ class Rescue:
                 x_title="layer of the patch, and from which continuations are hidden",
                 y_title="change of the loss, nats per predicted token (below 0: a rescue)",
             ),
-            title="Does a patch make up for a hidden continuation?",
+            title="Does a patch make up for a hidden continuation? Scope: "
+            + scope.replace("_", " "),
             theme=theme,
         )
 

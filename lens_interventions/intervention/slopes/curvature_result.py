@@ -59,14 +59,15 @@ class Curvature:
     def to_dataframe(self, *, level: float = 0.95, seed: int = 0) -> "pd.DataFrame":
         """One row per patch and scope.
 
-        Columns: patch (its number), layer, source, mode, embedding, scope; slope, curvature,
-        curvature_low and curvature_high, the ends of its interval at confidence `level`, and n, its
-        number of texts; error; best_strength, where the parabola is lowest, and gain, by how much
-        the loss is lower there. These two are nan if the curvature is not above 0.
+        Columns: patch (its number), label (what tells it from the others), layer, source, mode,
+        embedding, scope; slope, curvature, curvature_low and curvature_high, the ends of its
+        interval at confidence `level`, and n, its number of texts; error; best_strength, where the
+        parabola is lowest, and gain, by how much the loss is lower there. These two are nan if the
+        curvature is not above 0.
         """
         import pandas as pd
 
-        rows = []
+        rows, labels = [], self._labels()
         for number, patch in enumerate(self.patches):
             for place, scope in enumerate(self.scopes):
                 interval = self._interval(number, place, level, seed)
@@ -77,6 +78,7 @@ class Curvature:
                 rows.append(
                     {
                         "patch": number,
+                        "label": labels[number],
                         "layer": patch.layer,
                         "source": name_of(patch.source),
                         "mode": name_of(patch.mode),
@@ -101,11 +103,9 @@ class Curvature:
 
         Raises `ValueError` for an unknown theme.
         """
-        from ...drawing.error_bars import draw_contrasts
+        from ...drawing.error_bars import OVER_TEXTS, draw_contrasts
 
         frame = self.to_dataframe()
-        # A curvature is that of a patch at any strength.
-        names = patch_labels(self.patches, but=["strength"])
         rows = frame[["n"]].assign(
             estimate=frame["curvature"],
             low=frame["curvature_low"],
@@ -114,11 +114,16 @@ class Curvature:
         scopes = frame["scope"].str.replace("_", " ")
         return draw_contrasts(
             rows,
-            labels=(scopes + ": " + frame["patch"].map(names.__getitem__)).tolist(),
+            labels=(scopes + ": " + frame["label"]).tolist(),
             title="Second derivative of the loss in the strength of a patch, at strength 0",
+            subtitle=OVER_TEXTS,
             x_title="nats a token per squared unit of strength",
             theme=theme,
         )
+
+    def _labels(self) -> list[str]:
+        # A curvature is that of a patch at any strength.
+        return patch_labels(self.patches, but=["strength"])
 
     def of(
         self, patch: NextTokenPatch, *, scope: str, level: float = 0.95, seed: int = 0

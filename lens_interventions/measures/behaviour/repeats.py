@@ -14,7 +14,14 @@ def surprise_distance(
     `x[i + 1]` at i; nan and less than `surprising` are no surprise, nor is the first token of a
     text, whose surprisal is not known. Entry i of the result is about `x[i + 1]`, which must have
     stood before.
+
+    Raises `ValueError` for ids below 0.
     """
+    if (tokens < 0).any():
+        raise ValueError(
+            f"an id is {int(tokens.min())}, and padding is no token: give each text alone, without "
+            "its padding"
+        )
     ids, dense = torch.unique(tokens, return_inverse=True)
     place = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
     none = tokens.new_full((len(tokens), len(ids)), tokens.shape[1], dtype=torch.long)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.stats import CensoredData, ecdf
 
+from ..._summary import summary
 from .loops import MIN_LENGTH, Loop
 
 
@@ -32,6 +33,8 @@ class Survival:
     high: Float[np.ndarray, " time"]
     at_risk: Int[np.ndarray, " time"]
     level: float
+
+    __repr__ = summary
 
 
 def loop_free_survival(

@@ -225,6 +225,13 @@ def test_settings_that_mean_nothing_are_refused():
             li.SLED(rate=rate)
 
 
+@pytest.mark.usefixtures("as_users_run")
+@pytest.mark.parametrize("make", [lambda: li.DoLa(alpha="0.1"), lambda: li.SLED(rate=None)])
+def test_what_is_no_number_is_refused(make):
+    with pytest.raises(TypeError, match="must be a number, got"):
+        make()
+
+
 @pytest.mark.parametrize("rule", [li.DoLa, li.SLED])
 def test_an_unknown_word_is_refused_where_the_rule_is_made(rule):
     with pytest.raises(ValueError, match="'low', 'high', 'all' or a list of ints, got 'middle'"):

@@ -103,8 +103,8 @@ def test_texts_and_frame():
     assert out.patch_index.tolist() == [0, 0, 1, 1]
     frame = out.to_dataframe()
     assert len(frame) == int(out.lengths.sum())
-    assert (frame.patch == [("no patch", LABEL)[i] for i in frame.patch_index]).all()
-    assert list(frame[frame.patch == LABEL].prompt.unique()) == [0, 1]
+    assert (frame.label == [("no patch", LABEL)[i] for i in frame.patch]).all()
+    assert list(frame[frame.label == LABEL].prompt.unique()) == [0, 1]
     assert (frame.seed == frame.prompt).all()
     for row, tokens in frame.groupby("row"):
         assert tokens.token_id.tolist() == out.tokens[row, : out.lengths[row]].tolist()

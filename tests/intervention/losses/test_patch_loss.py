@@ -202,6 +202,7 @@ def test_the_figure_names_patches_by_what_differs(llama):
     assert points.error_x.array == pytest.approx(ends.tolist())
     assert "layer 1, interpolate, scale raw, true" in figure.layout.title.text
     assert "without a patch" in found.plot(theme="dark").layout.title.text
+    assert figure.layout.title.subtitle.text == "Bars are 95% bootstrap intervals over texts."
 
 
 def test_the_figure_shows_names_and_not_their_markup(llama):

@@ -27,6 +27,8 @@ def test_slopes_are_the_derivatives_of_losses_where_one_head_reads_the_patch(bri
     found = li.head_slopes(
         bridge, texts, patch, sources=["true", "current"], scopes=["all"], progress=False
     )
+    assert [each.source for each in found.patches] == ["true", "current"]
+    assert {(each.mode, each.embedding) for each in found.patches} == {("add", "W_U")}
     h = 1e-4
     cells = [(0, 0, 1, 0), (1, 1, 1, 1), (2, 0, 0, 1), (1, 1, 0, 0)]
     for layer, source, part, head in cells:

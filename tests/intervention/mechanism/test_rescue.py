@@ -150,6 +150,7 @@ def test_the_figure_shows_what_could_be_rescued(llama):
     figure = found.plot()
     names = {trace.name for trace in figure.data if trace.name}
     assert names == {"nothing hidden", "true"}
+    assert "Scope: copyable" in figure.layout.title.text
     assert figure.layout.template == template("light")
     assert found.plot(theme="dark") == figure.update_layout(template=template("dark"))
     with pytest.raises(ValueError, match="no scope 'all'"):

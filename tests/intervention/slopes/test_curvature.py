@@ -259,6 +259,7 @@ def test_the_figure_has_a_row_for_each_scope_and_patch(llama):
     found = li.curvature(llama, texts, patches, scopes=["all", "other"], progress=False)
     (points,) = found.plot().data
     frame = found.to_dataframe()
+    assert frame["label"].tolist() == ["true", "true", "current", "current"]
     assert list(points.y) == ["all: true", "other: true", "all: current", "other: current"]
     np.testing.assert_allclose(points.x, frame["curvature"])
     (alone,) = li.curvature(llama, texts, patches[1], progress=False).plot().data

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,6 +26,11 @@ def test_repeats_of_surprises_by_hand():
     # 7 and 8 come again and surprised at first; 6 did not; 5 opened the text.
     distance = behaviour.surprise_distance(tokens, nats, 5.0)
     assert distance.tolist() == [[0, 0, 0, 0, 0, 4, 0, 3, 7]]
+
+
+def test_padding_is_not_taken_for_a_token_that_comes_again():
+    with pytest.raises(ValueError, match="an id is -1, and padding is no token"):
+        behaviour.surprise_distance(torch.tensor([[7, 8, -1, -1]]), torch.full((1, 3), 9.0), 5.0)
 
 
 @given(SIZES.flatmap(lambda size: st.tuples(_rows(size, st.integers(0, 3)), _rows(size, NATS))))

@@ -19,6 +19,7 @@ def test_survival_by_hand():
     assert curve.share[1] == 1
     assert curve.share[2] == curve.share[4] == pytest.approx(3 / 4)
     assert curve.share[5] == curve.share[10] == pytest.approx(3 / 4 * 1 / 2)
+    assert repr(curve).startswith("Survival(time=[11], share=[11], ")
     assert curve.at_risk.tolist() == [4, 4, 4, 3, 3, 2, 1, 1, 1, 1, 1]
     inside = slice(2, None)
     assert math.isnan(curve.low[1])
