@@ -181,7 +181,7 @@ def test_a_long_text_moves_the_bar_with_each_of_its_pieces(
     monkeypatch.setattr(pieces, "_BATCH_TOKENS", 1)  # each piece alone
     monkeypatch.setattr(capabilities, "_PATIENCE", 600.0)  # what it tries is not told
     patch = li.NextTokenPatch(layer=1, strength=0.5)
-    options = {"max_length": 12, "out": tmp_path / "sums.jsonl"}
+    options = {"max_length": 12, "checkpoint": tmp_path / "sums.jsonl"}
     texts, seen = [random_tokens(30), random_tokens(5)], []
     for _ in range(2):  # the second time all is there already
         li.patch_loss(llama, texts, patch, **options)

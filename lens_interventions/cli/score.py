@@ -124,7 +124,7 @@ def score(
                 patch,
                 scopes=scope or ["all"],
                 max_length=length,
-                out=partial,
+                checkpoint=partial,
                 progress=True,
             )
         if out is not None:

@@ -142,7 +142,7 @@ def slopes(
             lens=fitted,
             seed=seed,
             max_length=context,
-            out=partial,
+            checkpoint=partial,
             progress=True,
         )
         write_table_or_figure(out, found.to_dataframe, found.plot)

@@ -38,7 +38,7 @@ class Reading:
         max_length: tokens of a piece; each piece is read as a separate text.
         prepend_bos: as in `TransformerBridge.to_tokens`.
         progress: show a progress bar over texts.
-        out: a file for the sums of finished texts, from which a later call goes on.
+        checkpoint: a file for the sums of finished texts, from which a later call goes on.
         settings: what is measured, by name: the file is for these values and no others.
         patches: those that act on the texts. If one acts at numbered positions, which each piece
             would count anew, a text of several pieces is refused.
@@ -47,7 +47,7 @@ class Reading:
     max_length: int
     prepend_bos: bool | None
     progress: bool
-    out: str | Path | None
+    checkpoint: str | Path | None
     settings: Mapping[str, Any]
     patches: Sequence[NextTokenPatch] = ()
 
@@ -67,12 +67,12 @@ def text_sums(
     text where many are expected; `OSError` if the file cannot be written, or another process is
     writing it. Warns if no text has one of the positions that a patch names.
     """
-    if reading.out is not None and (altered := alteration(bridge)):
+    if reading.checkpoint is not None and (altered := alteration(bridge)):
         raise ValueError(
-            f"{altered}, which {reading.out} could not record: undo that first, or leave out the "
-            "file"
+            f"{altered}, which {reading.checkpoint} could not record: undo that first, or leave "
+            "out the file"
         )
-    path = None if reading.out is None else Path(reading.out)
+    path = None if reading.checkpoint is None else Path(reading.checkpoint)
     # Every piece begins with the BOS token, if the text does.
     model = {"model": fingerprint(bridge), "BOS token": bos_id(bridge)}
     with _held(path):

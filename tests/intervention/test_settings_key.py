@@ -250,7 +250,7 @@ def test_a_function_may_read_what_numbers_texts_and_patterns_a_module_has():
 
 def test_sums_of_another_function_of_the_same_name_are_not_taken_for_those_asked_for(tmp_path):
     bridge, texts = shared_bridge("llama"), random_texts(2)
-    options = {"out": tmp_path / "sums", "progress": False}
+    options = {"checkpoint": tmp_path / "sums", "progress": False}
     li.slope_map(bridge, texts, scopes=[typed("nats > 1")], **options)
     with pytest.raises(ValueError, match="differs in scopes"):
         li.slope_map(bridge, texts, scopes=[typed("nats > 2")], **options)
@@ -261,18 +261,18 @@ def test_what_has_no_name_is_refused(tmp_path):
     options = {"scopes": [lambda _tokens, nats: nats > 1], "progress": False}
     li.slope_map(bridge, random_texts(2), **options)
     with pytest.raises(ValueError, match=r"could not know .*<lambda> again: give a function"):
-        li.slope_map(bridge, random_texts(2), out=tmp_path / "sums", **options)
+        li.slope_map(bridge, random_texts(2), checkpoint=tmp_path / "sums", **options)
     assert not (tmp_path / "sums").exists()
 
 
 def test_sums_of_another_write_or_lens_are_not_taken_for_those_asked_for(tmp_path):
     bridge, texts = tiny_bridge("llama"), random_texts(2)
     one, other = (train(bridge, steps=2, seed=seed).write for seed in (0, 1))
-    li.curvature(bridge, texts, [one.patch()], out=tmp_path / "bends", progress=False)
+    li.curvature(bridge, texts, [one.patch()], checkpoint=tmp_path / "bends", progress=False)
     with pytest.raises(ValueError, match="differs in patches"):
-        li.curvature(bridge, texts, [other.patch()], out=tmp_path / "bends", progress=False)
+        li.curvature(bridge, texts, [other.patch()], checkpoint=tmp_path / "bends", progress=False)
     weight = torch.eye(bridge.cfg.d_model, dtype=torch.float64).repeat(bridge.cfg.n_layers, 1, 1)
-    options = {"sources": ["guess"], "out": tmp_path / "slopes", "progress": False}
+    options = {"sources": ["guess"], "checkpoint": tmp_path / "slopes", "progress": False}
     lens = li.AffineLens(weight=weight, bias=weight[:, 0], settings={}, fingerprint=one.fingerprint)
     li.slope_map(bridge, texts, lens=lens, **options)
     with pytest.raises(ValueError, match="differs in lens"):

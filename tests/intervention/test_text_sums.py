@@ -49,9 +49,9 @@ def test_batches_and_order_change_no_number(llama, monkeypatch):
 
 def test_it_goes_on_where_it_was_stopped(llama, tmp_path, monkeypatch):
     texts = [random_tokens(n) for n in (5, 30, 17)]
-    options = {"max_length": 12, "out": tmp_path / "slopes.jsonl", "progress": False}
+    options = {"max_length": 12, "checkpoint": tmp_path / "slopes.jsonl", "progress": False}
     monkeypatch.setattr(pieces, "_BATCH_TOKENS", 1)
-    whole = li.slope_map(llama, texts, **options | {"out": None})
+    whole = li.slope_map(llama, texts, **options | {"checkpoint": None})
 
     def stops():
         yield from texts[:2]
@@ -59,7 +59,7 @@ def test_it_goes_on_where_it_was_stopped(llama, tmp_path, monkeypatch):
 
     with pytest.raises(KeyboardInterrupt):
         li.slope_map(llama, stops(), **options)
-    with options["out"].open("a") as file:
+    with options["checkpoint"].open("a") as file:
         file.write('{"text": "cut in the mid')
     run = []
     monkeypatch.setattr(
@@ -84,7 +84,7 @@ def test_a_file_is_for_one_token_that_texts_begin_with(tmp_path):
     """Pieces of a text begin with it, so other pieces would be other sums."""
     bridge = tiny_bridge("llama")
     text = torch.cat([torch.tensor([bridge.tokenizer.bos_token_id]), random_tokens(20)])
-    options = {"max_length": 8, "layers": [0], "out": tmp_path / "sums", "progress": False}
+    options = {"max_length": 8, "layers": [0], "checkpoint": tmp_path / "sums", "progress": False}
     li.slope_map(bridge, [text], **options)
     bridge.tokenizer = None
     with pytest.raises(ValueError, match="differs in BOS token"):
@@ -92,13 +92,13 @@ def test_a_file_is_for_one_token_that_texts_begin_with(tmp_path):
 
 
 def test_one_process_at_a_time_writes_a_file(llama, tmp_path):
-    options = {"layers": [0], "out": tmp_path / "sums", "progress": False}
+    options = {"layers": [0], "checkpoint": tmp_path / "sums", "progress": False}
     with (
         FileLock(tmp_path / ".sums.lock"),
         pytest.raises(OSError, match=r"another call or process is writing .*sums: wait for it"),
     ):
         li.slope_map(llama, [random_tokens(8)], **options)
-    assert not options["out"].exists()
+    assert not options["checkpoint"].exists()
     li.slope_map(llama, [random_tokens(8)], **options)
 
 
@@ -108,7 +108,9 @@ def test_hooks_that_the_file_could_not_record_are_refused(tmp_path):
     with bridge.hooks(fwd_hooks=[("blocks.0.hook_mlp_out", lambda out, hook: out / 2)]):
         li.curvature(bridge, [random_tokens(8)], patch, progress=False)
         with pytest.raises(ValueError, match=r"hooks on the bridge, which .* could not record"):
-            li.curvature(bridge, [random_tokens(8)], patch, out=tmp_path / "f", progress=False)
+            li.curvature(
+                bridge, [random_tokens(8)], patch, checkpoint=tmp_path / "f", progress=False
+            )
 
 
 @pytest.mark.parametrize(
@@ -117,14 +119,14 @@ def test_hooks_that_the_file_could_not_record_are_refused(tmp_path):
 def test_a_damaged_file_is_named_with_its_line(llama, tmp_path, line):
     path = tmp_path / "sums"
     options = {"layers": [0], "progress": False}
-    li.slope_map(llama, [random_tokens(8)], out=path, **options)
+    li.slope_map(llama, [random_tokens(8)], checkpoint=path, **options)
     head = path.read_text().split("\n")[0]
     path.write_text(f"{head}\n{line}\n")
     with pytest.raises(ValueError, match=r"sums is damaged in line 2: remove it"):
-        li.slope_map(llama, [random_tokens(8)], out=path, **options)
+        li.slope_map(llama, [random_tokens(8)], checkpoint=path, **options)
     path.write_text(head)
     with pytest.raises(ValueError, match=r"sums is damaged in line 1: remove it"):
-        li.slope_map(llama, [random_tokens(8)], out=path, **options)
+        li.slope_map(llama, [random_tokens(8)], checkpoint=path, **options)
 
 
 def test_a_call_without_predictions_leaves_the_sums_of_others(llama, tmp_path):
@@ -132,16 +134,16 @@ def test_a_call_without_predictions_leaves_the_sums_of_others(llama, tmp_path):
     texts = [random_tokens(8) for _ in range(3)]
     for alone, kept in ((True, False), (False, True)):
         if not alone:
-            li.patch_loss(llama, texts, patch, out=path, progress=False)
+            li.patch_loss(llama, texts, patch, checkpoint=path, progress=False)
         for nothing in ([random_tokens(1)], []):
             with pytest.raises(ValueError, match="there is no text"):
-                li.patch_loss(llama, nothing, patch, out=path, progress=False)
+                li.patch_loss(llama, nothing, patch, checkpoint=path, progress=False)
             assert path.exists() is kept
 
 
 def test_sums_of_nothing_are_not_in_the_way(llama, tmp_path):
     patch = li.NextTokenPatch(layer=1, strength=0.5)
-    options = {"out": tmp_path / "sums", "progress": False, "max_length": 8}
+    options = {"checkpoint": tmp_path / "sums", "progress": False, "max_length": 8}
 
     def stops():
         yield torch.arange(5, 15)
@@ -157,7 +159,7 @@ def test_sums_of_nothing_are_not_in_the_way(llama, tmp_path):
 
 def test_a_number_that_is_none_is_known_again(llama, tmp_path):
     patch = li.NextTokenPatch(layer=1, strength=0.5, mode=Capped(torch.nan))
-    options = {"out": tmp_path / "sums", "progress": False}
+    options = {"checkpoint": tmp_path / "sums", "progress": False}
     found = li.patch_loss(llama, [random_tokens(8)], patch, **options)
     again = li.patch_loss(llama, [random_tokens(8)], patch, **options)
     assert found.losses.shape == again.losses.shape
@@ -198,7 +200,7 @@ def test_what_is_not_finite_is_refused_and_goes_into_no_file(llama, tmp_path):
     patch = li.NextTokenPatch(layer=1, strength=1e308)
     file = tmp_path / "sums.jsonl"
     with pytest.raises(ValueError, match="a loss is not a number"):
-        li.rescue(llama, [random_tokens(6).repeat(2)], patch, out=file, progress=False)
+        li.rescue(llama, [random_tokens(6).repeat(2)], patch, checkpoint=file, progress=False)
     with pytest.raises(ValueError, match=r"measured on texts \[0, 1\] is not finite"):
         li.slope_map(llama, list(random_tokens(2, 12)), sources=[broken], progress=False)
     assert not file.exists() or "NaN" not in file.read_text()

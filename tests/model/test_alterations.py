@@ -72,7 +72,7 @@ def test_numbers_of_an_altered_model_are_not_kept_under_the_name_of_its_weights(
     bridge = tiny_bridge("llama", dtype=torch.float32)
     texts, patch = random_texts(12, 20), li.NextTokenPatch(layer=1, strength=0.5)
     calls = [
-        partial(li.patch_loss, bridge, [random_tokens(8)], patch, out=tmp_path / "sums"),
+        partial(li.patch_loss, bridge, [random_tokens(8)], patch, checkpoint=tmp_path / "sums"),
         partial(li.fit_affine_lens, bridge, texts, checkpoint=tmp_path / "lens"),
         partial(
             li.train_patch, bridge, texts, layer=1, rank=4, steps=1, checkpoint=tmp_path / "write"

@@ -31,7 +31,7 @@ def patch_loss(
     max_length: int | None = None,
     prepend_bos: bool | None = None,
     fwd_hooks: Sequence[GivenHook] = (),
-    out: str | Path | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> PatchLoss:
     """The loss of texts with and without patches, each prediction as the patched model makes it.
@@ -58,8 +58,8 @@ def patch_loss(
     - `fwd_hooks`: hooks of your own in the same runs, with and without a patch, `[(name, fn)]`,
         that change every position in the same way and independently of the others: an SAE, an
         ablated direction, a steering vector. They come before the patch at the same point.
-    - `out`: a file for the sums of finished texts. If a run stops, the same call continues from it.
-        It knows patches, scopes and hooks again by what they hold and by their own code, and the
+    - `checkpoint`: a file for the sums of finished texts, from which the same call continues. It
+        knows patches, scopes and hooks again by what they hold and by their own code, and the
         functions that they call by name alone: name another file if you edit one of these.
     - `progress`: show a progress bar over texts.
 
@@ -89,7 +89,7 @@ def patch_loss(
         "fwd_hooks": hooks,
         "max_length": length,
     }
-    reading = Reading(length, prepend_bos, progress, out, settings, compared)
+    reading = Reading(length, prepend_bos, progress, checkpoint, settings, compared)
     sums = text_sums(bridge, texts, measure, (len(by_scope), 2 + len(compared)), reading)
     return PatchLoss(
         losses=sums[..., 2:],

@@ -42,7 +42,7 @@ def head_slopes(
     scopes: Sequence[str | Scope] = ("copyable",),
     max_length: int | None = None,
     prepend_bos: bool | None = None,
-    out: str | Path | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> HeadSlopes:
     """How a weak patch would change the loss through the keys or the values of each head.
@@ -63,10 +63,10 @@ def head_slopes(
         text must fit `max_length`.
     - `sources`: the sources to compare, by name or as functions, as in `NextTokenPatch`. By default
         they are true, current, shuffled and random, or the one of a learned write.
-    - `scopes`, `max_length`, `prepend_bos`, `out`, `progress`: which predictions the loss is summed
-        over, how many tokens are read at a time (by default 512, or the model's context if that is
-        shorter), whether texts begin with a BOS token, a file for the sums of finished texts, and a
-        progress bar, all as in `slope_map`.
+    - `scopes`, `max_length`, `prepend_bos`, `checkpoint`, `progress`: which predictions the loss is
+        summed over, how many tokens are read at a time (by default 512, or the model's context if
+        that is shorter), whether texts begin with a BOS token, a file for the sums of finished
+        texts, and a progress bar, all as in `slope_map`.
 
     Raises `ValueError` for an unknown source or scope, a patch that is refused, if no text has a
     token to predict, if a loss is not finite, if a hook is on a block, if the file holds something
@@ -100,7 +100,7 @@ def head_slopes(
         texts,
         measuring,
         (len(by_scope), 1 + math.prod(shape)),
-        Reading(length, prepend_bos, progress, out, settings, [patch]),
+        Reading(length, prepend_bos, progress, checkpoint, settings, [patch]),
     )
     # Last, as some models that are refused above cannot run what this runs.
     scores = {

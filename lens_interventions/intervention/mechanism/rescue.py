@@ -48,7 +48,7 @@ def rescue(
     scopes: Sequence[str | Scope] = ("copyable",),
     max_length: int | None = None,
     prepend_bos: bool | None = None,
-    out: str | Path | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> Rescue:
     """Whether later tokens can use a patch when the token that they would read is hidden.
@@ -87,7 +87,7 @@ def rescue(
         that is shorter. Longer texts are read in pieces, each as a separate text that begins with
         the BOS if the whole does.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
-    - `out`: a file for the sums of finished texts. If a run stops, the same call continues from it.
+    - `checkpoint`: a file for the sums of finished texts, from which the same call continues.
     - `progress`: show a progress bar over texts.
 
     Raises `ValueError` for an unknown source, scope, layer or entry of `through`, a patch that is
@@ -126,7 +126,7 @@ def rescue(
         texts,
         measuring,
         (len(by_scope), n_values),
-        Reading(length, prepend_bos, progress, out, settings, [patch]),
+        Reading(length, prepend_bos, progress, checkpoint, settings, [patch]),
     )
     hidden_end = 2 + len(acting)
     return Rescue(

@@ -35,7 +35,7 @@ def curvature(
     scopes: Sequence[str | Scope] = ("all",),
     max_length: int | None = None,
     prepend_bos: bool | None = None,
-    out: str | Path | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> Curvature:
     """How the slope of the loss changes with a patch's strength, at strength 0.
@@ -48,8 +48,8 @@ def curvature(
 
     **Arguments:**
 
-    - `texts`, `max_length`, `prepend_bos`, `out`, `progress`: as in `slope_map`. To combine the
-        two, pass the same texts and length.
+    - `texts`, `max_length`, `prepend_bos`, `checkpoint`, `progress`: as in `slope_map`. To combine
+        the two, pass the same texts and length.
     - `patches`: one or more patches to vary; their strengths are ignored. `SlopeMap.patch` makes
         those of a map. If positions of one are numbers, each text must fit `max_length`.
     - `step`: in units of strength. If `errors` are too large, try half of it, or twice.
@@ -84,7 +84,7 @@ def curvature(
         texts,
         measuring,
         (len(by_scope), 1 + 3 * len(varied)),
-        Reading(length, prepend_bos, progress, out, settings, varied),
+        Reading(length, prepend_bos, progress, checkpoint, settings, varied),
     )
     measured = sums[..., 1:].reshape(*sums.shape[:2], 3, len(varied))
     return Curvature(

@@ -58,7 +58,7 @@ def slope_map(
     seed: int = 0,
     max_length: int | None = None,
     prepend_bos: bool | None = None,
-    out: str | Path | None = None,
+    checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> SlopeMap:
     """The slope of the loss in the strength of a weak patch, for every kind of patch and layer.
@@ -99,7 +99,7 @@ def slope_map(
         the BOS if the whole does, so memory depends only on this length; with a window that is
         shorter, on the square of length times window.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
-    - `out`: a file for the sums of finished texts. If a run stops, the same call continues from it.
+    - `checkpoint`: a file for the sums of finished texts, from which the same call continues.
     - `progress`: show a progress bar over texts.
 
     Raises `ValueError` for an unknown source, mode, scope or layer, if no text has a token to
@@ -159,7 +159,7 @@ def slope_map(
         texts,
         measuring,
         (len(by_scope), 2 + len(patches) * len(layers)),
-        Reading(length, prepend_bos, progress, out, settings),
+        Reading(length, prepend_bos, progress, checkpoint, settings),
     )
     shape = (len(embeddings), len(modes), len(sources), len(layers))
     return SlopeMap(

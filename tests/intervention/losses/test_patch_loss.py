@@ -81,7 +81,9 @@ def test_hooks_that_go_by_position_are_in_every_run(llama, tmp_path):
     plain = li.patch_loss(llama, texts, PATCH, progress=False)
     assert not np.allclose(plain.clean, found.clean)
     with pytest.raises(ValueError, match="lambda"):
-        li.patch_loss(llama, texts, PATCH, fwd_hooks=hooks, out=tmp_path / "sums", progress=False)
+        li.patch_loss(
+            llama, texts, PATCH, fwd_hooks=hooks, checkpoint=tmp_path / "sums", progress=False
+        )
 
 
 def test_a_hook_that_looks_along_positions_sees_each_text_alone(llama):
@@ -161,12 +163,12 @@ def test_the_table_resamples_texts_and_pairs_differences(llama):
 
 def test_a_file_of_sums_is_for_these_patches(llama, tmp_path):
     texts, file = [random_tokens(9) for _ in range(2)], tmp_path / "sums.jsonl"
-    found = li.patch_loss(llama, texts, PATCH, out=file, progress=False)
-    again = li.patch_loss(llama, [*texts, random_tokens(5)], PATCH, out=file, progress=False)
+    found = li.patch_loss(llama, texts, PATCH, checkpoint=file, progress=False)
+    again = li.patch_loss(llama, [*texts, random_tokens(5)], PATCH, checkpoint=file, progress=False)
     assert again.losses[:2].tolist() == found.losses.tolist()
     assert len(file.read_text().splitlines()) == 4  # what was measured, and three texts
     with pytest.raises(ValueError, match="differs in patches"):
-        li.patch_loss(llama, texts, CONTROL, out=file, progress=False)
+        li.patch_loss(llama, texts, CONTROL, checkpoint=file, progress=False)
 
 
 @pytest.mark.usefixtures("as_users_run")
@@ -231,7 +233,7 @@ def test_a_token_without_a_probability_matters_only_where_it_counts():
 
 
 def test_sums_of_pieces_of_another_length_are_others(llama, tmp_path):
-    options = {"out": tmp_path / "sums", "progress": False}
+    options = {"checkpoint": tmp_path / "sums", "progress": False}
     li.patch_loss(llama, [random_tokens(20)], PATCH, max_length=10, **options)
     with pytest.raises(ValueError, match="differs in max_length"):
         li.patch_loss(llama, [random_tokens(20)], PATCH, max_length=12, **options)

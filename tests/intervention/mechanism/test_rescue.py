@@ -131,16 +131,18 @@ def test_it_goes_on_where_it_was_stopped(llama, tmp_path):
 
     kept = tmp_path / "rescue.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        li.rescue(llama, one_and_a_stop(), patch, out=kept, max_length=64, **options)
+        li.rescue(llama, one_and_a_stop(), patch, checkpoint=kept, max_length=64, **options)
     n_kept = len(kept.read_text().splitlines())
     assert n_kept >= 2
-    again = li.rescue(llama, texts, patch, out=kept, max_length=64, **options)
+    again = li.rescue(llama, texts, patch, checkpoint=kept, max_length=64, **options)
     assert len(kept.read_text().splitlines()) == n_kept + 1
     np.testing.assert_allclose(again.patched, whole.patched, rtol=1e-9)
     with pytest.raises(ValueError, match="another measurement, which differs in through"):
-        li.rescue(llama, texts, patch, out=kept, max_length=64, **options | {"through": ["keys"]})
+        li.rescue(
+            llama, texts, patch, checkpoint=kept, max_length=64, **options | {"through": ["keys"]}
+        )
     with pytest.raises(ValueError, match="another measurement, which differs in max_length"):
-        li.rescue(llama, texts, patch, out=kept, max_length=32, **options)
+        li.rescue(llama, texts, patch, checkpoint=kept, max_length=32, **options)
 
 
 def test_the_figure_shows_what_could_be_rescued(llama):

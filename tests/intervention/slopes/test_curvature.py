@@ -275,10 +275,10 @@ def test_a_file_of_sums_serves_all_strengths(llama, tmp_path):
     for strength in (0.1, 0.2):
         patch = li.NextTokenPatch(layer=1, strength=strength, scale="norm", mode="add")
         options = {"scopes": ["all"], "progress": False}
-        li.curvature(llama, texts, [patch], out=out, **options)
-        li.head_slopes(llama, texts, patch, out=tmp_path / "heads", **options)
+        li.curvature(llama, texts, [patch], checkpoint=out, **options)
+        li.head_slopes(llama, texts, patch, checkpoint=tmp_path / "heads", **options)
     with pytest.raises(ValueError, match="another measurement, which differs in step"):
-        li.curvature(llama, texts, [patch], out=out, step=0.5, **options)
+        li.curvature(llama, texts, [patch], checkpoint=out, step=0.5, **options)
 
 
 def test_half_precision_is_refused():
