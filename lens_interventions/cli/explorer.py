@@ -14,7 +14,7 @@ def explorer(
     dtype: Dtype = "float32",
     revision: Revision = None,
     lens: LensName = None,
-    compare_with: Annotated[
+    other: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
@@ -39,7 +39,7 @@ def explorer(
     listening = bound_socket(port)  # before the model is fetched
     given, lens_line = (None, None) if lens is None else lens_and_line(lens)
     bridge = load(model, device, dtype, revision)
-    other = None if compare_with is None else load(compare_with, device, dtype, None)
+    second = None if other is None else load(other, device, dtype, None)
     options = {
         "--model": model,
         "--revision": revision,
@@ -51,9 +51,9 @@ def explorer(
         lens=lens_line,
         options=tuple(word for name, value in options.items() if value for word in (name, value)),
         lens_options=() if lens is None else ("--lens", lens),
-        other_options=() if compare_with is None else ("--compare-with", compare_with),
+        other_options=() if other is None else ("--other", other),
     )
-    subject = Subject(bridge, origin, given, other)
+    subject = Subject(bridge, origin, given, second)
     explorer = Explorer(subject, listening)
     # What comes before a "#" is of another run.
     address = explorer.url + (f"#{view.rpartition('#')[2]}" if view else "")

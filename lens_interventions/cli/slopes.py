@@ -27,6 +27,7 @@ from .patch_options import (
     NO_LENS,
     SCALE_HELP,
     SCALES,
+    FirstPosition,
     Gate,
     GateOn,
     Window,
@@ -51,6 +52,14 @@ def slopes(
         Path,
         typer.Option(help="The figure (.html, .png, .svg, .pdf) or table (.csv, .json) to write."),
     ],
+    layer: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--layer",
+            show_default="all",
+            help="A block whose input is patched. May be given several times.",
+        ),
+    ] = None,
     source: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,6 +86,7 @@ def slopes(
     ] = None,
     scope: Scopes = None,
     scale: Annotated[str, typer.Option(callback=one_of(SCALES), help=SCALE_HELP)] = "norm",
+    first_position: FirstPosition = None,
     window: Window = None,
     gate: Gate = None,
     gate_on: GateOn = "lens",
@@ -131,11 +141,13 @@ def slopes(
         found = slope_map(
             bridge,
             documents,
+            layers=layer,
             sources=sources,
             modes=modes,
             embeddings=embeddings,
             scopes=scope or ["all"],
             scale=cast(Any, scale),
+            first_position=1 if first_position is None else first_position,
             window=window,
             gate=gate,
             gate_on=cast(Any, gate_on),

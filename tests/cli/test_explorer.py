@@ -90,13 +90,13 @@ def test_the_second_model_is_named_only_where_the_explorer_opens_again(command, 
             commands[panel] = json.loads(event.partition("\n")[0])["recipe"]["command"]
 
     monkeypatch.setattr(Explorer, "wait", ask)
-    status, _, err = command("app", "--model", "one", "--compare-with", "two", "--no-browser")
+    status, _, err = command("app", "--model", "one", "--other", "two", "--no-browser")
     assert status == 0, err
     words = {panel: shlex.split(said)[1:] for panel, said in commands.items()}
     assert words["read"] == ["lens", "--model", "one", "--", "say"]
     assert words["write"][0] == "generate"
-    assert "--compare-with" not in words["write"]
-    assert words["compare"][:3] == ["app", "--compare-with", "two"]
+    assert "--other" not in words["write"]
+    assert words["compare"][:3] == ["app", "--other", "two"]
     assert words["compare"][-2:] == ["--model", "one"]
 
 

@@ -50,6 +50,25 @@ def test_it_writes_what_slope_map_finds(run, corpus, tmp_path):
     assert not [*tmp_path.glob("*partial*"), *tmp_path.glob(".*partial*")]
 
 
+def test_layers_and_the_first_position_are_those_of_the_map(run, corpus, tmp_path):
+    out = tmp_path / "map.csv"
+    more = ("--source", "true", "--layer", 1, "--layer", 2, "--first-position", 4)
+    status, _, err = run("--file", corpus, "--out", out, "--context", 12, *more)
+    assert status == 0, err
+    expected = li.slope_map(
+        shared_bridge("llama"),
+        DOCUMENTS,
+        layers=[1, 2],
+        sources=["true"],
+        first_position=4,
+        max_length=12,
+        progress=False,
+    ).to_dataframe()
+    table = pd.read_csv(out, keep_default_na=False)
+    assert list(table["layer"]) == list(expected["layer"])
+    assert list(table["estimate"]) == pytest.approx(list(expected["estimate"]))
+
+
 def test_the_seed_and_the_window_are_those_of_the_map(run, corpus, tmp_path):
     out = tmp_path / "map.csv"
     more = ("--source", "random", "--seed", 3, "--window", 2, "--context", 12)
