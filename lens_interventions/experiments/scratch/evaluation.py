@@ -1,6 +1,7 @@
 """Measurements of a network during and after its training."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -40,9 +41,8 @@ def measure(
         arms |= {TAKEN_AWAY: NONE, FALSIFIED: "shuffled"}
     found = []
     for condition, arm in arms.items():
-        found += loss_rows(
-            network, arm, training.seed, material, n_windows, {"condition": condition}
-        )
+        as_arm = replace(training, arm=arm)
+        found += loss_rows(network, as_arm, material, n_windows, {"condition": condition})
     if final and n_decoded:
         found += decoded_rows(network, training, material, n_decoded)
     return found + _heads(network, training, material)
@@ -50,8 +50,7 @@ def measure(
 
 def loss_rows(
     network: Network,
-    arm: str,
-    seed: int,
+    training: ScratchTraining,
     material: Material,
     n_windows: int,
     named: Mapping[str, Any],
@@ -61,40 +60,33 @@ def loss_rows(
 
     `named` are further columns of the rows. `gates` are those of `Network`.
     """
+
+    def nats_in(texts: Int[Tensor, "text pos"]) -> Float[Tensor, "text next"]:
+        parts = (nats_of(network, training, texts, number, gates) for number in in_batches(texts))
+        return torch.cat(list(parts))
+
     clusters = material.clusters[:n_windows].tolist()
-    nats = _all_nats(network, arm, seed, material.windows[:n_windows], gates)
+    nats = nats_in(material.windows[:n_windows])
     found = []
     for scope, counted in material.scopes.items():
         sums = masked_sums(nats, counted[:n_windows])
         found += sum_rows({**named, "scope": scope}, clusters, *sums)
-    repeated = _all_nats(network, arm, seed, material.copies, gates)
-    sums = masked_sums(repeated, second_copy(material.copies))
+    sums = masked_sums(nats_in(material.copies), second_copy(material.copies))
     return found + sum_rows({**named, "scope": SECOND}, range(len(material.copies)), *sums)
 
 
 def nats_of(
     network: Network,
-    arm: str,
-    seed: int,
+    training: ScratchTraining,
     texts: Int[Tensor, "text pos"],
     number: Int[Tensor, " some"],
-    gates: Float[Tensor, "block 2 head"] | None = None,
+    gates: Float[Tensor, "block 2 head"] | None,
 ) -> Float[Tensor, "some next"]:
     """The nats of the tokens of some of the texts, whose numbers are the seeds of their draws."""
     some = texts[number]
-    logits = network(some, written_tokens(arm, some, seed, number), gates=gates)[:, :-1]
+    source = written_tokens(training.arm, some, training.seed, number)
+    logits = network(some, source, gates=gates)[:, :-1]
     return nn.functional.cross_entropy(logits.mT, some[:, 1:], reduction="none")
-
-
-def _all_nats(
-    network: Network,
-    arm: str,
-    seed: int,
-    texts: Int[Tensor, "text pos"],
-    gates: Float[Tensor, "block 2 head"] | None,
-) -> Float[Tensor, "text next"]:
-    batches = in_batches(texts)
-    return torch.cat([nats_of(network, arm, seed, texts, number, gates) for number in batches])
 
 
 PREFIX_MATCHING, SAME_TOKEN = "prefix matching", "same token"

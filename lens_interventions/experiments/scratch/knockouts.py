@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ..design.rows_of_sums import sum_rows
 from ..design.small_networks.training import Record
 from ..design.text_scopes import AS_TRAINED, SECOND, second_copy
 from .arms import ScratchTraining
@@ -40,24 +41,14 @@ def knockout_rows(network: Network, training: ScratchTraining, material: Materia
     found = []
     for named, gates in _knockouts(network):
         columns = {"measured": LOSS, **named}
-        arm, seed, n_windows = training.arm, training.seed, len(material.windows)
-        found += loss_rows(network, arm, seed, material, n_windows, columns, gates)
+        found += loss_rows(network, training, material, len(material.windows), columns, gates)
     masks = {scope: (material.windows, counted) for scope, counted in material.scopes.items()}
     masks |= {SECOND: (material.copies, second_copy(material.copies))}
     for scope, (texts, counted) in masks.items():
         rises = first_order(network, training, texts, counted)
         for named, closed in _single_knockouts(network):
-            found.append(
-                {
-                    "measured": FIRST_ORDER,
-                    **named,
-                    "scope": scope,
-                    "row": 0,
-                    "cluster": 0,
-                    "total": float(rises[closed].sum()),
-                    "count": int(counted.sum()),
-                }
-            )
+            columns = {"measured": FIRST_ORDER, **named, "scope": scope}
+            found += sum_rows(columns, [0], [float(rises[closed].sum())], [int(counted.sum())])
     return found
 
 
@@ -72,7 +63,7 @@ def first_order(
     slopes = torch.zeros_like(gates)
     with torch.enable_grad():
         for number in in_batches(texts):
-            nats = nats_of(network, training.arm, training.seed, texts, number, gates)
+            nats = nats_of(network, training, texts, number, gates)
             (slope,) = torch.autograd.grad(nats[counted[number]].sum(), gates)
             slopes += slope
     return -slopes.detach()
