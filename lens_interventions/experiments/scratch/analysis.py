@@ -1,16 +1,13 @@
 """From the rows of the scratch experiment to tables and verdicts."""
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
-from ..design.rows_of_sums import range_of_seeds, rows_where
+from ..design.rows_of_sums import range_of_seeds
 from ..design.text_scopes import ALL, AS_TRAINED, COPYABLE, OTHER, SECOND, TAKEN_AWAY
 from ..engine.results import Analysis, Tables
-from .arms import NONE, name_of
-from .contrasts import IN_CONTEXT, difference, last_step, with_in_context
+from .arms import NONE
+from .contrasts import IN_CONTEXT, by_network, difference, last_step, with_in_context
 from .decoding import DECODED
 from .evaluation import FALSIFIED, PREFIX_MATCHING, SAME_TOKEN
 from .figures import draw
@@ -52,14 +49,6 @@ def analyse(settings: ScratchSettings, rows: Tables) -> Analysis:
 _NO_LOSS = (PREFIX_MATCHING, SAME_TOKEN, COST)
 
 
-def _networks(
-    settings: ScratchSettings, rows: pd.DataFrame
-) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    for blocks, entry in settings.networks:
-        named = {"network": name_of(blocks, entry), "blocks": blocks, "entry": entry}
-        yield named, rows_where(rows, blocks=blocks, entry=entry)
-
-
 def final_contrasts(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame:
     """The true arm minus every other at the end, and what its network does without the write.
 
@@ -71,7 +60,7 @@ def final_contrasts(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataF
     pairs += [(arm, AS_TRAINED, NONE) for arm in settings.trained_arms if arm not in ("true", NONE)]
     changed = [("true", condition, NONE) for condition in (TAKEN_AWAY, FALSIFIED)]
     found = []
-    for named, here in _networks(settings, losses):
+    for named, here in by_network(settings, losses):
         asked = dict.fromkeys(SCOPES, pairs + changed)
         asked |= {scope: pairs for scope in DECODED if scope in set(here["scope"])}
         for scope, pairs_there in asked.items():
@@ -111,7 +100,7 @@ def gains(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame:
     """
     kept = _of_curves(settings, losses)
     found = []
-    for named, here in _networks(settings, kept):
+    for named, here in by_network(settings, kept):
         for part in _PARTS:
             steps = [_nearest(here, arm, part) for arm in ("true", NONE)]
             for scope in SCOPES:
@@ -140,7 +129,7 @@ def loss_curves(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame
     kept = kept[kept["scope"].isin(SCOPES)]
     keys = ["arm", "scope", "step"]
     found = []
-    for named, here in _networks(settings, kept):
+    for named, here in by_network(settings, kept):
         of_seeds = range_of_seeds(here, keys).rename(columns={"mean": "loss"})
         found.append(of_seeds.assign(**named))
     columns = ["network", "blocks", "entry", *keys, "loss", "lowest", "highest"]
@@ -168,7 +157,7 @@ def efficiency(settings: ScratchSettings, losses: pd.DataFrame) -> pd.DataFrame:
     """
     kept = _of_curves(settings, losses)
     found = []
-    for named, here in _networks(settings, kept):
+    for named, here in by_network(settings, kept):
         for scope in (ALL, COPYABLE):
             of_scope = here[here["scope"] == scope]
             table = of_scope.groupby(["arm", "seed", "step"])[["total", "count"]].sum()

@@ -1,20 +1,31 @@
 """Differences of arms that share texts and seeds, with intervals over both."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 
-from ..design.conditions import LONGER, NO_PATCH, Arm
+from ..design.conditions import NO_PATCH, Arm
 from ..design.contrasts import Contrast, Resampling, seed_contrast
 from ..design.rows_of_sums import rows_where
 from ..design.text_scopes import AS_TRAINED
-from .arms import NONE
+from .arms import UNWRITTEN, name_of
+from .settings import ScratchSettings
 
 IN_CONTEXT = "in context"
 """Late minus early positions of a window: how much the text before helps (below 0)."""
 
 _KEYS = ["blocks", "entry", "arm", "seed", "step", "condition"]
+
+
+def by_network(
+    settings: ScratchSettings, rows: pd.DataFrame
+) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """The columns network (in words), blocks and entry of each network, and its rows."""
+    for blocks, entry in settings.networks:
+        named = {"network": name_of(blocks, entry), "blocks": blocks, "entry": entry}
+        yield named, rows_where(rows, blocks=blocks, entry=entry)
 
 
 def with_in_context(rows: pd.DataFrame) -> pd.DataFrame:
@@ -53,6 +64,4 @@ def difference(
 
 def arm_of(name: str) -> Arm:
     """An arm as comparisons name it."""
-    if name == NONE:
-        return NO_PATCH
-    return replace(NO_PATCH, source=LONGER) if name == LONGER else Arm(name, 0, 1.0, "learned")
+    return replace(NO_PATCH, source=name) if name in UNWRITTEN else Arm(name, 0, 1.0, "learned")

@@ -18,11 +18,10 @@ from ..design.comparisons import (
 from ..design.conditions import LONGER, Arm
 from ..design.contrasts import Contrast, Resampling
 from ..design.findings import resampled
-from ..design.rows_of_sums import rows_where
 from ..design.text_scopes import ALL, COPYABLE
 from ..engine.results import Finding
-from .arms import NONE, name_of
-from .contrasts import arm_of, difference, last_step
+from .arms import NONE
+from .contrasts import arm_of, by_network, difference, last_step
 from .decoding import LOOPED
 from .settings import ScratchSettings
 
@@ -53,8 +52,8 @@ def findings(settings: ScratchSettings, rows: pd.DataFrame) -> tuple[Finding, ..
     """
     present = set(rows["scope"])
     asked = [
-        ((blocks, entry), rows_where(rows, blocks=blocks, entry=entry), scope)
-        for blocks, entry in settings.networks
+        (named["network"], here, scope)
+        for named, here in by_network(settings, rows)
         for scope in _JUDGED
         if scope in present
     ]
@@ -68,7 +67,7 @@ def findings(settings: ScratchSettings, rows: pd.DataFrame) -> tuple[Finding, ..
         gains = question.format(scope=scope, steps=last_step(here, "true"))
         found.append(
             Finding(
-                f"Does a model that grows up with the true token {gains}? ({name_of(*network)})",
+                f"Does a model that grows up with the true token {gains}? ({network})",
                 judged,
                 _said(settings, here, comparison, network, scope),
                 figure,
@@ -105,16 +104,16 @@ def _said(
     settings: ScratchSettings,
     rows: pd.DataFrame,
     compared: Comparison,
-    network: tuple[int, int],
+    network: str,
     scope: str,
 ) -> str:
-    name, seeds = name_of(*network), len(settings.seeds)
+    seeds = len(settings.seeds)
     said = said_of(compared, _margin(settings, scope)[1])
     if LONGER in settings.trained_arms:
         steps = last_step(rows, LONGER)
         said += f" The longer training makes {steps} steps: as many operations as with a write."
     return _METHOD.format(
-        network=capital(name),
+        network=capital(network),
         seeds=counted(seeds, "seed"),
         n=rows.loc[rows["scope"] == scope, "cluster"].nunique(),
         compared=_JUDGED[scope][1].format(scope=scope),

@@ -5,7 +5,8 @@ import pandas as pd
 from ..design.contrasts import seed_contrast
 from ..design.rows_of_sums import rows_where
 from ..design.text_scopes import ALL, AS_TRAINED, COPYABLE, OTHER, SECOND
-from .arms import UNWRITTEN, name_of
+from .arms import UNWRITTEN
+from .contrasts import by_network
 from .knockouts import EVERY, FIRST_ORDER, LOSS, PATHS
 from .settings import ScratchSettings
 
@@ -21,9 +22,9 @@ def all_heads(settings: ScratchSettings, rows: pd.DataFrame) -> pd.DataFrame:
     """
     losses = rows_where(rows, measured=LOSS, head=EVERY)
     found = []
-    for blocks, entry in settings.networks:
+    for named, of_network in by_network(settings, losses):
         for arm in (arm for arm in settings.trained_arms if arm not in UNWRITTEN):
-            here = rows_where(losses, blocks=blocks, entry=entry, arm=arm)
+            here = rows_where(of_network, arm=arm)
             for path in PATHS:
                 for scope in _SCOPES:
                     one, other = (
@@ -31,9 +32,7 @@ def all_heads(settings: ScratchSettings, rows: pd.DataFrame) -> pd.DataFrame:
                     )
                     found.append(
                         {
-                            "network": name_of(blocks, entry),
-                            "blocks": blocks,
-                            "entry": entry,
+                            **named,
                             "arm": arm,
                             "path": path,
                             "scope": scope,
