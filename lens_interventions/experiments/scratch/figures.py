@@ -1,6 +1,6 @@
 """Figures of the scratch experiment, from its tables."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -8,7 +8,6 @@ from ...drawing.error_bars import draw_contrasts, interval_hover
 from ...drawing.grouped_points import grouped_points
 from ...drawing.table_curves import Axes, curves
 from ..design.conditions import LONGER, source_words
-from ..design.rows_of_sums import rows_where
 from ..design.text_scopes import ALL, COPYABLE, SECOND
 from ..engine.results import Figures, Tables
 from .arms import NONE, name_of
@@ -63,17 +62,14 @@ def _gain(gains: pd.DataFrame) -> "go.Figure":
 
 
 def _curves(rows: pd.DataFrame) -> "go.Figure":
-    rows = rows.assign(arm=_arms(rows))
+    rows = rows.assign(arm=_arms(rows)).rename(columns={"lowest": "low", "highest": "high"})
     views = {
         f"{network}: {scope}": rows[(rows["network"] == network) & (rows["scope"] == scope)]
         for network in dict.fromkeys(rows["network"])
         for scope in _SHOWN
     }
     return curves(
-        {
-            name: part.rename(columns={"lowest": "low", "highest": "high"})
-            for name, part in views.items()
-        },
+        views,
         Axes("step", "loss", "arm", "steps", "loss, nats a token"),
         title="Held-out loss while the networks are trained, by arm (band: seeds)",
     )
@@ -81,9 +77,8 @@ def _curves(rows: pd.DataFrame) -> "go.Figure":
 
 def _heads(rows: pd.DataFrame) -> "go.Figure":
     views = {}
-    networks = rows[["blocks", "entry"]].drop_duplicates().to_numpy().tolist()
-    for blocks, entry in networks:
-        here = rows_where(rows, blocks=blocks, entry=entry)
+    networks: Any = rows.groupby(["blocks", "entry"], sort=False)
+    for (blocks, entry), here in networks:
         named = here.assign(curve=_arms(here) + ": " + here["score"])
         first = named["score"] == PREFIX_MATCHING
         views[name_of(blocks, entry)] = pd.concat([named[first], named[~first]])
@@ -96,9 +91,10 @@ def _heads(rows: pd.DataFrame) -> "go.Figure":
 
 def _knockouts(rises: pd.DataFrame) -> "go.Figure":
     here = rises[rises["scope"] == COPYABLE]
-    return _points(
+    kept_out = here["path"].str.replace("and", "or")
+    return draw_contrasts(
         here,
-        _places(here) + ", " + _arms(here) + ": no " + here["path"].str.replace("and", "or"),
+        labels=(_places(here) + ", " + _arms(here) + ": no " + kept_out).tolist(),
         title="What it costs to keep the write out of all keys, values or both",
         x_title="rise of the loss on copyable tokens, nats a token",
     )
@@ -106,9 +102,9 @@ def _knockouts(rises: pd.DataFrame) -> "go.Figure":
 
 def _decoding(shares: pd.DataFrame) -> "go.Figure":
     compared = _arms(shares) + " − " + _arms(shares, "minus")
-    return _points(
+    return draw_contrasts(
         shares,
-        shares["scope"] + ", " + _places(shares) + ": " + compared,
+        labels=(shares["scope"] + ", " + _places(shares) + ": " + compared).tolist(),
         title="Greedy continuations at the end of training, blocks / the one written to",
         x_title="difference of the shares",
     )
@@ -124,8 +120,3 @@ def _arms(rows: pd.DataFrame, column: str = "arm") -> pd.Series:
 def _places(rows: pd.DataFrame) -> pd.Series:
     """The networks, as blocks / the one that is written to."""
     return rows["network"].str.replace(", written to at block ", " / ")
-
-
-def _points(rows: pd.DataFrame, labels: pd.Series, *, title: str, x_title: str) -> "go.Figure":
-    """Estimates with their intervals."""
-    return draw_contrasts(rows, labels=labels.tolist(), title=title, x_title=x_title)
