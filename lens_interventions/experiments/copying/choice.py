@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..design.conditions import TEMPERATURE, Arm, Cell
-from ..design.grid_cells import best_control, best_of_forms, most_specific, shortlist
+from ..design.conditions import TEMPERATURE, Arm, Cell, control_arms
+from ..design.grid_cells import best_of_forms, most_specific, shortlist
 from ..design.sequences import SELECTION
 from ..design.totals import Totals, tagged
 from ..engine.results import Tables
 from .first_order import WORD, best_layers
-from .questions import QUESTIONS, CopyingQuestion
+from .questions import QUESTIONS
 from .settings import CopyingSettings
 
 
@@ -51,15 +51,14 @@ def choices(settings: CopyingSettings, rows: Tables) -> Mapping[str, Choice]:
     found = {}
     for question in QUESTIONS:
         chooser = selecting[question.chosen_by]
-        lower = chooser.measure.lower_is_better
         totals = chooser.totals(rows, SELECTION)
-        cell = most_specific(totals, lists[chooser.name], lower_is_better=lower)
+        cell = most_specific(totals, lists[chooser.name])
         own = question.totals(rows, SELECTION)
         found[question.name] = Choice(
             cell,
-            best_control(own, cell, lower_is_better=lower),
-            best_tempered(own, question),
-            best_of_forms(totals, lower_is_better=lower),
+            own.best(control_arms(cell)),
+            best_tempered(own),
+            best_of_forms(totals),
         )
     return found
 
@@ -67,18 +66,12 @@ def choices(settings: CopyingSettings, rows: Tables) -> Mapping[str, Choice]:
 def shortlists(settings: CopyingSettings, rows: Tables) -> dict[str, list[Cell]]:
     """For each question that chooses its own cell, the cells to be compared with controls."""
     return {
-        question.name: shortlist(
-            question.totals(rows, SELECTION),
-            settings.shortlist,
-            lower_is_better=question.measure.lower_is_better,
-        )
+        question.name: shortlist(question.totals(rows, SELECTION), settings.shortlist)
         for question in QUESTIONS
         if question.chosen_by == question.name
     }
 
 
-def best_tempered(totals: Totals, question: CopyingQuestion) -> Arm:
+def best_tempered(totals: Totals) -> Arm:
     """The temperature that did best."""
-    tempered = [arm for arm in totals.arms if arm.source == TEMPERATURE]
-    best = min if question.measure.lower_is_better else max
-    return best(tempered, key=totals.mean)
+    return totals.best(arm for arm in totals.arms if arm.source == TEMPERATURE)

@@ -106,7 +106,7 @@ def compare_controls(
     }
     coarse = {round(temperature, 4) for temperature in settings.temperatures}
     for question in QUESTIONS:
-        best = best_tempered(question.totals(rows, SELECTION), question)
+        best = best_tempered(question.totals(rows, SELECTION))
         finer = {round(best.strength * factor, 4) for factor in _FINER}
         known = arms_of[question.table]
         # The rows of the coarse grid are on this half too, and an arm is measured once.

@@ -24,35 +24,28 @@ def effect_over_grid(totals: Totals, resampling: Resampling) -> pd.DataFrame:
     return pd.DataFrame(with_holm(rows))
 
 
-def shortlist(totals: Totals, n: int, *, lower_is_better: bool) -> list[Cell]:
+def shortlist(totals: Totals, n: int) -> list[Cell]:
     """The best cell of each layer for the true source; of these the best `n`, best first."""
     best_of_layer: dict[int, Cell] = {}
-    for arm in sorted(totals.true_arms, key=totals.mean, reverse=not lower_is_better):
+    for arm in sorted(totals.true_arms, key=totals.mean, reverse=not totals.lower_is_better):
         best_of_layer.setdefault(arm.layer, arm.cell)
     return list(best_of_layer.values())[:n]
 
 
-def best_of_forms(totals: Totals, *, lower_is_better: bool) -> dict[str, Cell]:
+def best_of_forms(totals: Totals) -> dict[str, Cell]:
     """The best cell of each form for the true source."""
     arms = totals.true_arms
-    best = min if lower_is_better else max
     return {
-        form: best((arm for arm in arms if arm.form == form), key=totals.mean).cell
+        form: totals.best(arm for arm in arms if arm.form == form).cell
         for form in dict.fromkeys(arm.form for arm in arms)
     }
 
 
-def best_control(totals: Totals, cell: Cell, *, lower_is_better: bool) -> Arm:
-    """The control that does best at a cell."""
-    return (min if lower_is_better else max)(control_arms(cell), key=totals.mean)
-
-
-def most_specific(totals: Totals, cells: Sequence[Cell], *, lower_is_better: bool) -> Cell:
+def most_specific(totals: Totals, cells: Sequence[Cell]) -> Cell:
     """The cell where the true source is furthest ahead of its best control, or least behind."""
 
     def disadvantage(cell: Cell) -> float:
-        control = best_control(totals, cell, lower_is_better=lower_is_better)
-        difference = totals.mean(Arm.at(cell)) - totals.mean(control)
-        return difference if lower_is_better else -difference
+        difference = totals.mean(Arm.at(cell)) - totals.mean(totals.best(control_arms(cell)))
+        return difference if totals.lower_is_better else -difference
 
     return min(cells, key=disadvantage)

@@ -55,11 +55,13 @@ class Totals:
         cells: `[arm, cluster, crossed]`; one column where nothing is crossed with the clusters, and
             one axis more where something else is.
         cell_counts: `[cluster, crossed]`, the same for all arms; 0 where there is no such cell.
+        lower_is_better: that of the measure.
     """
 
     arms: tuple[Arm, ...]
     cells: Float[np.ndarray, "arm cluster ..."]
     cell_counts: Float[np.ndarray, "cluster ..."]
+    lower_is_better: bool = True
 
     @property
     def are_crossed(self) -> bool:
@@ -89,6 +91,10 @@ class Totals:
         """The mean over all tokens or items; nan if there are none."""
         count = self.counts.sum()
         return float(self.of(arm).sum() / count) if count else float("nan")
+
+    def best(self, arms: Iterable[Arm]) -> Arm:
+        """The arm with the best mean, the first of equals."""
+        return (min if self.lower_is_better else max)(arms, key=self.mean)
 
     def difference(self, arm: Arm, reference: Arm) -> Float[np.ndarray, "cluster ..."]:
         """The sums of `arm` minus those of `reference` in each cell."""
@@ -136,7 +142,8 @@ def totals_of(rows: pd.DataFrame, measure: Measure, half: str) -> Totals:
         raise ValueError(
             f"the arms were not measured on the same {measure.name} {sorted(measure.tags)}"
         )
-    return Totals(tuple(Arm(*arm) for arm in arms), totals, counts[0])
+    made = tuple(Arm(*arm) for arm in arms)
+    return Totals(made, totals, counts[0], measure.lower_is_better)
 
 
 def totals_by_category(

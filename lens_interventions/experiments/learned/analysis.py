@@ -57,10 +57,7 @@ def analyse(settings: LearnedSettings, rows: Tables) -> Analysis:
     with_seeds = {
         question.name: _with_seeds(settings, question, rows, averaged) for question in asked
     }
-    compared_with = {
-        question.name: _comparison(settings, question, with_seeds[question.name])
-        for question in asked
-    }
+    compared_with = {name: _comparison(settings, totals) for name, totals in with_seeds.items()}
     judged = verdicts_on(
         list(compared_with.values()), [(question.smallest, question.units) for question in asked]
     )
@@ -102,8 +99,7 @@ def _best_control(settings: LearnedSettings, asked: Sequence[LearnedQuestion], r
     """The control with the fewest loops on the selection half, whose samples are shown."""
     (loops,) = (question for question in asked if question.name == LOOPS)
     totals = loops.totals(rows, SELECTION)
-    controls = [main_arm(settings, source) for source in control_sources()]
-    return min(controls, key=totals.mean)
+    return totals.best(main_arm(settings, source) for source in control_sources())
 
 
 def _references(settings: LearnedSettings) -> list[Arm]:
@@ -130,12 +126,11 @@ def _with_seeds(
         [np.stack([seed.cells[seed.arms.index(arm)] for seed in of_seeds], -1) for arm in arms]
     )
     counts = question.totals(averaged, REPORT).cell_counts[..., None]
-    return Totals(arms, cells, np.broadcast_to(counts, cells.shape[1:]))
+    lower_is_better = question.measure.lower_is_better
+    return Totals(arms, cells, np.broadcast_to(counts, cells.shape[1:]), lower_is_better)
 
 
-def _comparison(
-    settings: LearnedSettings, question: LearnedQuestion, with_seeds: Totals
-) -> Comparison:
+def _comparison(settings: LearnedSettings, with_seeds: Totals) -> Comparison:
     """The true source against no patch and every control, over seeds and sequences.
 
     Where frames are crossed with words, they are resampled too.
@@ -146,7 +141,7 @@ def _comparison(
             against(with_seeds, main_arm(settings)),
             _references(settings),
             settings.resampling,
-            lower_is_better=question.measure.lower_is_better,
+            lower_is_better=with_seeds.lower_is_better,
         )
     )
 

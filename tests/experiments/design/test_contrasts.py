@@ -1,7 +1,7 @@
 """Contrasts of conditions: what is added up, what is refused, which cell is chosen."""
 
 import itertools
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,6 @@ from lens_interventions.experiments.design.contrasts import (
     with_holm,
 )
 from lens_interventions.experiments.design.grid_cells import (
-    best_control,
     effect_over_grid,
     most_specific,
     shortlist,
@@ -147,17 +146,18 @@ def test_the_shortlist_has_one_cell_of_each_layer_and_the_most_specific_wins() -
             v = best + place
             values[control] = [("a", v, 1), ("b", v, 1)]
     totals = totals_of(rows_of(values), Measure("loss"), "report")
-    short = shortlist(totals, 2, lower_is_better=True)
+    short = shortlist(totals, 2)
     assert short == [cells[1, 0.1], cells[2, 0.3]]
-    assert most_specific(totals, short, lower_is_better=True) == cells[2, 0.3]
-    assert shortlist(totals, 1, lower_is_better=False) == [cells[3, 0.1]]
-    first = control_arms(cells[1, 0.1])[0]
-    assert best_control(totals, cells[1, 0.1], lower_is_better=True) == first
+    assert most_specific(totals, short) == cells[2, 0.3]
+    assert shortlist(replace(totals, lower_is_better=False), 1) == [cells[3, 0.1]]
+    first, *others = control_arms(cells[1, 0.1])
+    assert totals.best([*others, first]) == first
     # The same where more is better.
     mirrored = {arm: [(a, 8 - v, n) for a, v, n in items] for arm, items in values.items()}
-    totals = totals_of(rows_of(mirrored), Measure("loss"), "report")
-    assert most_specific(totals, short, lower_is_better=False) == cells[2, 0.3]
-    assert best_control(totals, cells[1, 0.1], lower_is_better=False) == first
+    measure = Measure("loss", lower_is_better=False)
+    totals = totals_of(rows_of(mirrored), measure, "report")
+    assert most_specific(totals, short) == cells[2, 0.3]
+    assert totals.best([*others, first]) == first
 
 
 def test_cells_of_a_table_are_corrected_together() -> None:
