@@ -103,7 +103,7 @@ def _contrasts(
                 against_none.columns() | {"source": arm.source, "minus": "none"}
                 for arm, against_none in zip(arms, alone, strict=True)
             ]
-            common = question_columns(question, measure, choice)
+            common = question_columns(question, measure, choice.cell)
             found += [{**common, **row} for row in question_rows(comparison, controls)]
     return with_holm_over_questions(pd.DataFrame(found))
 

@@ -15,7 +15,7 @@ from ..design.comparisons import (
     visible_beforehand,
     with_visible_by_width,
 )
-from ..design.conditions import NO_PATCH, Arm, control_arms
+from ..design.conditions import NO_PATCH, Arm, Cell, control_arms
 from ..design.sequences import REPORT, SELECTION
 from ..design.totals import Measure, totals_of
 from ..engine.results import Tables
@@ -77,16 +77,16 @@ def writes_table(
             settings.resampling,
             lower_is_better=measure.lower_is_better,
         ).rows()
-        found.append({**question_columns(question, measure, choice), **joint, "minus": WRITES})
+        found.append({**question_columns(question, measure, choice.cell), **joint, "minus": WRITES})
     table = pd.DataFrame(found)
     return table.assign(p_holm=holm(table["p_value"].to_numpy(dtype=np.float64)))
 
 
-def question_columns(question: CopyingQuestion, measure: Measure, choice: Choice) -> dict[str, Any]:
+def question_columns(question: CopyingQuestion, measure: Measure, cell: Cell) -> dict[str, Any]:
     """The columns of a table that say what was asked, and at which cell."""
     return {
         "question": question.name,
         "measure": measure.name,
         "lower_is_better": measure.lower_is_better,
-        **asdict(choice.cell),
+        **asdict(cell),
     }

@@ -1,7 +1,6 @@
 """What each form of the patch does at its own best cell."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 
 import pandas as pd
 
@@ -10,6 +9,7 @@ from ..design.contrasts import contrasts, with_holm
 from ..design.sequences import REPORT
 from ..engine.results import Tables
 from .choice import Choice
+from .comparison import question_columns
 from .questions import QUESTIONS
 from .settings import CopyingSettings
 
@@ -29,13 +29,7 @@ def forms_table(
         of_cells = contrasts(question.totals(rows, REPORT), pairs, settings.resampling)
         found += with_holm(
             [
-                {
-                    "question": question.name,
-                    "measure": question.measure.name,
-                    "lower_is_better": question.measure.lower_is_better,
-                    **asdict(cell),
-                    **of_cell.columns(),
-                }
+                {**question_columns(question, question.measure, cell), **of_cell.columns()}
                 for cell, of_cell in zip(cells, of_cells, strict=True)
             ]
         )
