@@ -24,8 +24,6 @@ class Question:
         asked: as a reader would ask it.
         arm, minus: what is subtracted from what.
         measure, scope, point: what of them.
-        margin: the smallest difference worth talking about.
-        figure: the one that shows it.
     """
 
     asked: str
@@ -34,8 +32,6 @@ class Question:
     measure: str
     scope: str
     point: str
-    margin: float
-    figure: str
 
 
 def middle_point(settings: UpbringingSettings) -> str:
@@ -47,7 +43,7 @@ def questions(settings: UpbringingSettings) -> list[Question]:
     """What is asked, in order."""
     middle = middle_point(settings)
     readable = [
-        Question(asked, arm, minus, KL, ALL, middle, settings.smallest_kl, "kl")
+        Question(asked, arm, minus, KL, ALL, middle)
         for asked, arm, minus in (
             (
                 "Does weight decay help the middle layer to speak the output's language?",
@@ -67,29 +63,13 @@ def questions(settings: UpbringingSettings) -> list[Question]:
         STOPPED: "to train every layer on the next token, no block for a later one",
     }
     costs = [
-        Question(
-            f"Does it help the loss on {scope} tokens {how}?",
-            arm,
-            PLAIN,
-            LOSS,
-            scope,
-            FINAL,
-            margin,
-            "curves",
-        )
+        Question(f"Does it help the loss on {scope} tokens {how}?", arm, PLAIN, LOSS, scope, FINAL)
         for arm, how in taught.items()
-        for scope, margin in ((ALL, settings.smallest_all), (COPYABLE, settings.smallest_copyable))
+        for scope in (ALL, COPYABLE)
     ]
     kept = [
         Question(
-            f"Does it help to keep the input {where} {how}?",
-            arm,
-            PLAIN,
-            RECOVERED,
-            ALL,
-            point,
-            settings.smallest_share,
-            "recovered",
+            f"Does it help to keep the input {where} {how}?", arm, PLAIN, RECOVERED, ALL, point
         )
         for arm, how in taught.items()
         for where, point in (("in the middle", middle), ("at the output", FINAL))
@@ -97,10 +77,14 @@ def questions(settings: UpbringingSettings) -> list[Question]:
     return readable + costs + kept
 
 
+# Of each measure: what it is, and the figure that shows it.
 _MEASURED = {
-    KL: "KL(final ‖ layer) through the network's own norm and unembedding",
-    LOSS: "Loss on {scope} tokens",
-    RECOVERED: "Share of input tokens that a linear map of the point finds among the vocabulary",
+    KL: ("KL(final ‖ layer) through the network's own norm and unembedding", "kl"),
+    LOSS: ("Loss on {scope} tokens", "curves"),
+    RECOVERED: (
+        "Share of input tokens that a linear map of the point finds among the vocabulary",
+        "recovered",
+    ),
 }
 
 _METHOD = (
@@ -118,12 +102,20 @@ def findings(settings: UpbringingSettings, final: pd.DataFrame) -> tuple[Finding
     return judged([_answered(settings, final, question) for question in questions(settings)])
 
 
+def _margin(settings: UpbringingSettings, question: Question) -> float:
+    """The smallest difference worth talking about."""
+    of_loss = settings.smallest_all if question.scope == ALL else settings.smallest_copyable
+    margins = {KL: settings.smallest_kl, LOSS: of_loss, RECOVERED: settings.smallest_share}
+    return margins[question.measure]
+
+
 def _answered(settings: UpbringingSettings, final: pd.DataFrame, question: Question) -> Asked:
     asked = {"measure": question.measure, "scope": question.scope, "point": question.point}
     one, other = (rows_where(final, arm=arm, **asked) for arm in (question.arm, question.minus))
+    measured, figure = _MEASURED[question.measure]
     where = "the output" if question.point == FINAL else f"point {point_name(question.point)}"
     method = _METHOD.format(
-        measured=_MEASURED[question.measure].format(scope=question.scope),
+        measured=measured.format(scope=question.scope),
         point=where,
         arm=question.arm,
         minus=question.minus,
@@ -142,8 +134,8 @@ def _answered(settings: UpbringingSettings, final: pd.DataFrame, question: Quest
         question.asked,
         seed_contrast(one, other, settings.resampling),
         method,
-        question.figure,
-        question.margin,
+        figure,
+        _margin(settings, question),
         lower_is_better=question.measure != RECOVERED,
         units="of tokens" if question.measure == RECOVERED else "nats",
     )
