@@ -68,8 +68,8 @@ def read_log_probs(
         )
         found = dict(zip(patched, values.cpu().double(), strict=True))
     if tempered:
-        read = _read_tempered(bridge, rows, tempered, where).log_prob
-        found |= dict(zip(tempered, read, strict=True))
+        read = _read(bridge, rows, [None], seeds, where, [arm.strength for arm in tempered])
+        found |= dict(zip(tempered, read.log_prob, strict=True))
     return torch.stack([found[arm] for arm in arms])
 
 
@@ -91,11 +91,9 @@ def read_ranks(
     tempered = [arm for arm in arms if arm.source == TEMPERATURE]
     read = []
     if patched:
-        patches = patch.patches(bridge, patched)
-        scores = _read(bridge, rows, patches, seeds, where, [1.0])
-        read.append(Scores(scores.log_prob[0], scores.rank[0]))
+        read.append(_read(bridge, rows, patch.patches(bridge, patched), seeds, where, [1.0]))
     if tempered:
-        read.append(_read_tempered(bridge, rows, tempered, where))
+        read.append(_read(bridge, rows, [None], seeds, where, [arm.strength for arm in tempered]))
     order = [[*patched, *tempered].index(arm) for arm in arms]
     return Scores(
         torch.cat([r.log_prob for r in read])[order], torch.cat([r.rank for r in read])[order]
@@ -109,18 +107,6 @@ def at_end(tokens: Sequence[Sequence[int]], counts: Sequence[int]) -> Bool[Tenso
     return (place < ends) & (place >= ends - torch.tensor(counts)[:, None])
 
 
-def _read_tempered(
-    bridge: TransformerBridge,
-    rows: Sequence[list[int]],
-    arms: Sequence[Arm],
-    where: Bool[Tensor, "sequence next"],
-) -> Scores:
-    """Scores `[arm, sequence, next]` of the unpatched model at the temperature of each arm."""
-    temperatures = [arm.strength for arm in arms]
-    scores = _read(bridge, rows, [None], [0] * len(rows), where, temperatures)
-    return Scores(scores.log_prob[:, 0], scores.rank[:, 0])
-
-
 @exclusive
 @torch.no_grad()
 def _read(
@@ -131,9 +117,9 @@ def _read(
     where: Bool[Tensor, "sequence next"],
     temperatures: Sequence[float],
 ) -> Scores:
-    """Scores `[temperature, patch, sequence, next]` of next tokens, few rows of logits at a time.
+    """Scores `[arm, sequence, next]` of next tokens, few rows of logits at a time.
 
-    In float64, on the CPU.
+    The arms are all patches at the first temperature, then at the next. In float64, on the CPU.
     """
     batch = token_batch(bridge, rows)
 
@@ -147,6 +133,6 @@ def _read(
     all_rows = pad(where, (0, 1)).to(batch.tokens.device)
     values = passes.read(reduce, batch.tokens.roll(-1, dims=1), all_rows)[:, :, :-1].cpu().double()
     log_prob, rank = rearrange(
-        values, "patch sequence next value score -> score value patch sequence next"
+        values, "patch sequence next value score -> score (value patch) sequence next"
     )
     return Scores(log_prob, rank.nan_to_num(nan=-1).long())
