@@ -17,14 +17,14 @@ from ..design.comparisons import (
     visible_beforehand,
     with_holm_over_questions,
 )
-from ..design.conditions import NO_PATCH, Arm, Cell, arm_label
+from ..design.conditions import NO_PATCH, Arm, Cell, arm_label, control_arms
 from ..design.contrasts import Contrast, Resampling
 from ..design.rules import GREEDY
 from ..design.samples import LOOPED, REP, sample_totals, shown_samples
 from ..design.sequences import REPORT, SELECTION
 from ..design.totals import Measure, Totals, totals_of
 from ..engine.results import Analysis, Finding, Tables
-from .choice import affordable_controls, log_odds_totals, loops_cell, loss_totals, round_cell
+from .choice import affordable, log_odds_totals, loops_cell, loss_totals, round_cell
 from .figures import draw
 from .kept_rows import kept_rows
 from .settings import LoopsSettings
@@ -84,14 +84,14 @@ class Choice:
     def of(cls, rows: Tables, settings: LoopsSettings) -> "Choice":
         """Choose, from rows of the selection half alone."""
         cell, round_at = loops_cell(rows, settings), round_cell(rows, settings)
-        controls = affordable_controls(cell, rows, settings)
+        controls = affordable(control_arms(cell), rows, settings)
         greedy = _greedy(rows["samples"], LOOPED, SELECTION)
         return cls(
             cell,
             controls,
-            min(controls, key=greedy.mean),
+            greedy.best(controls),
             round_at,
-            affordable_controls(round_at, rows, settings),
+            affordable(control_arms(round_at), rows, settings),
         )
 
 

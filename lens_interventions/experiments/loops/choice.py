@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..design.conditions import NO_PATCH, Arm, Cell, control_arms
+from ..design.conditions import NO_PATCH, Arm, Cell
 from ..design.rules import GREEDY
 from ..design.samples import LOOPED, REP, sample_totals
 from ..design.sequences import SELECTION
@@ -22,7 +22,7 @@ def loops_cell(rows: Tables, settings: LoopsSettings) -> Cell:
     samples = sample_totals(rows["search"])
     looped, rep = (totals_of(samples, Measure(name), SELECTION) for name in (LOOPED, REP))
     losses = loss_totals(rows, SELECTION)
-    arms = affordable(looped.true_arms, losses, settings.loss_budget)
+    arms = affordable(looped.true_arms, rows, settings)
     return min(arms, key=lambda arm: (looped.mean(arm), rep.mean(arm), losses.mean(arm))).cell
 
 
@@ -31,25 +31,19 @@ def round_cell(rows: Tables, settings: LoopsSettings) -> Cell:
 
     The mean log-odds of another round decide.
     """
-    odds, losses = log_odds_totals(rows, SELECTION), loss_totals(rows, SELECTION)
-    arms = affordable(odds.true_arms, losses, settings.loss_budget)
-    return min(arms, key=odds.mean).cell
+    odds = log_odds_totals(rows, SELECTION)
+    return odds.best(affordable(odds.true_arms, rows, settings)).cell
 
 
-def affordable_controls(cell: Cell, rows: Tables, settings: LoopsSettings) -> tuple[Arm, ...]:
-    """The controls at a cell within the loss budget, on the selection half."""
-    losses = loss_totals(rows, SELECTION)
-    return tuple(affordable(control_arms(cell), losses, settings.loss_budget))
-
-
-def affordable(arms: Sequence[Arm], losses: Totals, budget: float) -> list[Arm]:
-    """The arms whose loss exceeds the unpatched model's by no more than `budget`.
+def affordable(arms: Sequence[Arm], rows: Tables, settings: LoopsSettings) -> tuple[Arm, ...]:
+    """The arms that raise the loss on the selection half by no more than the loss budget.
 
     If there is none, the arm with the smallest loss.
     """
-    limit = losses.mean(NO_PATCH) + budget
-    within = [arm for arm in arms if losses.mean(arm) <= limit]
-    return within or [min(arms, key=losses.mean)]
+    losses = loss_totals(rows, SELECTION)
+    limit = losses.mean(NO_PATCH) + settings.loss_budget
+    within = tuple(arm for arm in arms if losses.mean(arm) <= limit)
+    return within or (losses.best(arms),)
 
 
 def loss_totals(rows: Tables, half: str) -> Totals:

@@ -4,7 +4,7 @@ import pandas as pd
 
 from lens_interventions.experiments.design.conditions import NO_PATCH, Arm, Cell, control_arms
 from lens_interventions.experiments.design.rules import GREEDY
-from lens_interventions.experiments.loops.choice import affordable_controls
+from lens_interventions.experiments.loops.choice import affordable
 from tests.support.small_loops import SETTINGS
 
 CELL = Cell(1, 0.5, "interpolate")
@@ -37,4 +37,4 @@ def test_controls_count_by_their_loss_on_the_half_that_selects() -> None:
     ruined = {NO_PATCH: 2.0, **dict.fromkeys((first, second, *others), far)}
     near = 2 + SETTINGS.loss_budget / 2
     table = losses(selection=ruined | {first: near}, report=ruined | {second: near})
-    assert affordable_controls(CELL, {"loss": table}, SETTINGS) == (first,)
+    assert affordable(control_arms(CELL), {"loss": table}, SETTINGS) == (first,)
