@@ -201,7 +201,7 @@ def _method(
     limits: pd.DataFrame,
 ) -> str:
     totals = question.totals(rows, REPORT)
-    selected = "" if question.chosen_by == question.name else f" for {question.chosen_by}"
+    selected = f" for {question.chosen_by}" if question.chosen_by else ""
     (limit,) = limits[limits["question"] == question.name].to_dict("records")
     said = (
         f"{capital(question.material)}; "

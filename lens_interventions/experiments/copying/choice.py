@@ -19,7 +19,7 @@ def layers_of(settings: CopyingSettings, rows: Tables, table: str) -> tuple[int,
         return settings.layers
     found: set[int] = set()
     for question in QUESTIONS:
-        if question.table == table and question.chosen_by == question.name:
+        if question.table == table and not question.chosen_by:
             of_question = rows[f"map_{table}"].query("scope == @question.scope")
             if question.scope == WORD:
                 of_question = tagged(of_question, question.measure.tags)
@@ -50,7 +50,7 @@ def choices(settings: CopyingSettings, rows: Tables) -> Mapping[str, Choice]:
     selecting = {q.name: q for q in QUESTIONS}
     found = {}
     for question in QUESTIONS:
-        chooser = selecting[question.chosen_by]
+        chooser = selecting[question.chosen_by or question.name]
         totals = chooser.totals(rows, SELECTION)
         cell = most_specific(totals, lists[chooser.name])
         own = question.totals(rows, SELECTION)
@@ -68,7 +68,7 @@ def shortlists(settings: CopyingSettings, rows: Tables) -> dict[str, list[Cell]]
     return {
         question.name: shortlist(question.totals(rows, SELECTION), settings.shortlist)
         for question in QUESTIONS
-        if question.chosen_by == question.name
+        if not question.chosen_by
     }
 
 

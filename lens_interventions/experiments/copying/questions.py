@@ -21,12 +21,12 @@ class CopyingQuestion(Question):
     """A question of the copying experiment.
 
     Attributes:
-        chosen_by: name of the question whose cell it uses; its own name if it chooses one.
         scope: the predictions that it is about, as slopes name them.
+        chosen_by: name of another question whose cell it uses; empty if it chooses one.
     """
 
-    chosen_by: str
     scope: str
+    chosen_by: str = ""
 
 
 QUESTIONS = (
@@ -36,7 +36,6 @@ QUESTIONS = (
         "induction",
         Measure("loss"),
         "loss on the second copy of random tokens",
-        chosen_by="induction",
         scope="copyable",
     ),
     *(
@@ -46,7 +45,6 @@ QUESTIONS = (
             "templates",
             Measure("log_prob", frozenset({kind}), lower_is_better=False),
             f"log-probability of a {kind} word at the copy",
-            chosen_by=f"{kind} words",
             scope=WORD,
         )
         for kind in ("rare", "common")
@@ -57,7 +55,6 @@ QUESTIONS = (
         "text",
         Measure("loss", frozenset({"copyable"})),
         "loss on tokens that complete an earlier pair",
-        chosen_by="copyable",
         scope="copyable",
     ),
     CopyingQuestion(
@@ -66,8 +63,8 @@ QUESTIONS = (
         "text",
         Measure("loss", frozenset({"other"})),
         "loss on tokens that do not complete an earlier pair",
-        chosen_by="copyable",
         scope="other",
+        chosen_by="copyable",
     ),
     CopyingQuestion(
         "surprise",
@@ -75,7 +72,6 @@ QUESTIONS = (
         "text",
         Measure("loss", frozenset({"surprise-now"})),
         "loss on the token after a surprising one",
-        chosen_by="surprise",
         scope="after_surprise",
     ),
     CopyingQuestion(
@@ -85,7 +81,6 @@ QUESTIONS = (
         Measure("loss", frozenset({"repeat"})),
         "loss on later repeats of a token that was surprising where it first stood; the patch is "
         "at surprising tokens alone",
-        chosen_by="repeats",
         scope="repeated_surprise",
     ),
 )

@@ -61,7 +61,7 @@ def map_slopes(bridge: TransformerBridge, settings: CopyingSettings, _rows: Tabl
         return []
     units = []
     for table in TABLES:
-        scopes = sorted({q.scope for q in QUESTIONS if q.table == table and q.chosen_by == q.name})
+        scopes = sorted({q.scope for q in QUESTIONS if q.table == table and not q.chosen_by})
         for index, batch in enumerate(_batches(table, bridge, settings, SELECTION)):
             parameters = {
                 "sequences": [text.values() for text in batch],
