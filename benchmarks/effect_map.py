@@ -30,7 +30,7 @@ def measure(quick: bool) -> list[Row]:
         forward(bridge, tokens)
 
     def effects() -> None:
-        li.effect_map(bridge, tokens, metric, patch=patch)
+        li.effect_map(bridge, tokens, metric, patch=patch, progress=False)
 
     before = statistics.median(in_turns({"forward": plain}, 5)["forward"])
     taken = in_turns({"map": effects}, 1)["map"][0]

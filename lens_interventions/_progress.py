@@ -77,16 +77,21 @@ def progress_bar(
     A line comes with the first update after two seconds, then each after twice the time, and at
     last one a minute. `options` are those of tqdm.
 
-    Raises `TypeError` for a function, which a few readings of one text take and long work does not.
+    Raises `TypeError` if `shown` is a function.
     """
-    if callable(shown):
-        raise TypeError(f"progress must be True or False here, got the function {shown!r:.60}")
+    refuse_function(shown)
     if shown and not bars_are_seen():
         # In the first position, tqdm does not move a cursor between bars; at 0 columns it draws
         # none, and takes no other format.
         columns = None if "bar_format" in options else 0
         options |= {"file": _Lines(), "delay": _PATIENCE, "ncols": columns, "position": 0}
     return tqdm(items, disable=not shown, desc=desc, **options)
+
+
+def refuse_function(progress: object) -> None:
+    """Raise `TypeError` for a function, which readings of one text take and other work does not."""
+    if callable(progress):
+        raise TypeError(f"progress must be True or False here, got the function {progress!r:.60}")
 
 
 @contextmanager
@@ -97,7 +102,10 @@ def share_shown(desc: str, *, shown: bool) -> Iterator[None]:
         return
     with (
         progress_bar(
-            desc=desc, total=1.0, bar_format="{desc}: {percentage:.0f}% [{elapsed}<{remaining}]"
+            shown=shown,
+            desc=desc,
+            total=1.0,
+            bar_format="{desc}: {percentage:.0f}% [{elapsed}<{remaining}]",
         ) as bar,
         told_to(lambda share: bar.update(share - bar.n)),
     ):

@@ -17,6 +17,7 @@ from lens_interventions import _progress
 from lens_interventions._progress import progress_bar, share_shown, steps, told_to
 from lens_interventions.intervention import pieces
 from lens_interventions.model import capabilities
+from tests.support.small_run import example, small_bridge
 from tests.support.tiny import random_tokens
 
 
@@ -164,9 +165,13 @@ def test_a_standard_error_that_is_no_terminal_or_none_at_all_does_not_end_the_wo
 
 
 @pytest.mark.usefixtures("as_users_run")
-def test_a_function_is_not_taken_for_the_wish_to_see_a_bar() -> None:
+def test_a_function_is_not_taken_for_the_wish_to_see_a_bar(llama: TransformerBridge) -> None:
     with pytest.raises(TypeError, match="progress must be True or False here, got the function"):
         progress_bar([1], shown=print, desc="reading")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="progress must be True or False here"):
+        li.teacher_forced_log_probs(llama, [[1, 2]], None, progress=print)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="progress must be True or False here"):
+        li.experiments.run(example(), small_bridge, progress=print)  # type: ignore[arg-type]
 
 
 def test_a_long_text_moves_the_bar_with_each_of_its_pieces(

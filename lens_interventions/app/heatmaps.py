@@ -102,17 +102,13 @@ def _compared(subject: Subject, state: State, emit: Emit) -> HeatMap:
     tokens = subject.tokens(state)
     first = read(subject, state, tokens, emit).trajectory
     if state.other_text:
-        names = ("first prompt", "second prompt")
         others = subject.tokens(state, state.other_text)
         second = read(subject, state, others, emit).trajectory
     elif subject.other is not None:
-        names = (str(subject.bridge.cfg.model_name), str(subject.other.cfg.model_name))
-        if names[0] == names[1]:
-            names = ("first model", "second model")
         second = read(subject, state, tokens, emit, second=True).trajectory
     else:
         raise ValueError("give a second prompt, or start the explorer with a second model")
-    pair = align(first, second)
+    pair, names = align(first, second), subject.compared_names(state)
     shown = _two(state, dict(zip(names, (pair.first, pair.second), strict=True)))
     return replace(shown, prompt=first, left_out=pair.left_out)
 

@@ -96,7 +96,8 @@ def _compare(subject: Subject, state: State) -> list[str]:
         f"second = li.logit_lens({second})",
         "alignment = li.align(first, second)",
         f"figure = li.plots.plot_side_by_side(\n    alignment.first, alignment.second, "
-        f"{state.statistic!r}{_shown(subject, state)}\n)",
+        f"{state.statistic!r}, "
+        f"names={subject.compared_names(state)!r}{_shown(subject, state)}\n)",
     ]
 
 

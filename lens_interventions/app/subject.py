@@ -92,6 +92,13 @@ class Subject:
         assert model is not None
         return model
 
+    def compared_names(self, state: State) -> tuple[str, str]:
+        """What the two sides of a comparison are called."""
+        if state.other_text:
+            return "first prompt", "second prompt"
+        first, second = (str(self.model(second=side).cfg.model_name) for side in (False, True))
+        return (first, second) if first != second else ("first model", "second model")
+
     def chosen_lens(
         self,
         state: State,

@@ -29,12 +29,13 @@ SCALE_HELP = (
 
 NO_LENS = "--embedding lens needs --lens, a file from fit-lens"
 
+FIRST_POSITION = 1
 _DEFAULTS: dict[str, Any] = {
     "mode": "interpolate",
     "source": "true",
     "scale": "raw",
     "embedding": "W_E",
-    "first_position": 1,
+    "first_position": FIRST_POSITION,
 }
 """The values of options that are not given; a learned write has its own."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ..intervention.sources import source_names
-from .checks import FIGURES, one_of, require_context, require_output, usage
+from .checks import FIGURES, one_of, require_blocks, require_context, require_output, usage
 from .options import (
     Context,
     Device,
@@ -23,6 +23,7 @@ from .options import (
 )
 from .patch_options import (
     EMBEDDINGS,
+    FIRST_POSITION,
     MODES,
     NO_LENS,
     SCALE_HELP,
@@ -110,6 +111,7 @@ def slopes(
         raise typer.BadParameter(NO_LENS)
     require_output(out, (*FIGURES, *_TABLES), file)
     documents = read_texts(file, whole=True)
+    require_blocks(model, layer or [])
 
     from ..intervention.patch import NextTokenPatch
     from ..intervention.slopes.slope_map import slope_map
@@ -147,7 +149,7 @@ def slopes(
             embeddings=embeddings,
             scopes=scope or ["all"],
             scale=cast(Any, scale),
-            first_position=1 if first_position is None else first_position,
+            first_position=FIRST_POSITION if first_position is None else first_position,
             window=window,
             gate=gate,
             gate_on=cast(Any, gate_on),

@@ -13,6 +13,8 @@ from .titles import LINE, heading
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+OVER_TEXTS = "Bars are 95% bootstrap intervals over texts."
+
 
 def error_bars(
     rows: pd.DataFrame,
@@ -58,9 +60,6 @@ def contrast_points(
         showlegend=False,
         **options,
     )
-
-
-OVER_TEXTS = "Bars are 95% bootstrap intervals over texts."
 
 
 def draw_contrasts(

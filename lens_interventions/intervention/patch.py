@@ -78,8 +78,9 @@ class NextTokenPatch(PatchFields):
             TransformerLens's `JacobianLens` or any `f(residual, layer) -> residual`; by default the
             logit lens.
 
-    Raises `ValueError` for an unknown name, a number that makes no sense, or anything else that is
-    no layer, position or window; `TypeError` for a strength, gate or seed that is no number.
+    Raises `ValueError` for an unknown name, a number that makes no sense, or a layer, position or
+    window that is none; `TypeError` for a strength or gate that is no number, or a seed that is no
+    whole one.
     """
 
     @exclusive

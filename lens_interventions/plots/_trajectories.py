@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
+
 from ..drawing.theme import ThemeName
 from ..lens.figures.position import draw_position
 from ..lens.figures.side_by_side import draw_side_by_side
@@ -98,7 +100,7 @@ def plot_side_by_side(
     - `statistic`, `batch`, `every`, `include_input`, `token`, `title`, `theme`, `cell_width`: as in
         `Trajectory.plot`.
     - `names`: the names of the two in the figure; by default their lenses, models or norms, if
-        they differ in these, "first" and "second" for two sides of an `Alignment` of other texts,
+        they differ in these by name; "first" and "second" for an `Alignment` of different texts;
         and otherwise "clean" and "patched".
 
     Raises `ValueError` if their tokens or points differ.
@@ -124,5 +126,7 @@ def _names(first: Trajectory, second: Trajectory) -> tuple[str, str]:
         one, other = (str(side.settings.get(setting)) for side in (first, second))
         if one != other:
             return one, other
-    pairs = bool((first.tokens[first.mask] < 0).any())  # of tokens that differ, with made-up ids
-    return ("first", "second") if pairs else ("clean", "patched")
+    # The sides of an alignment have made-up ids where tokens differ, or columns of other positions.
+    if (first.tokens[first.mask] < 0).any() or not torch.equal(first.positions, second.positions):
+        return "first", "second"
+    return "clean", "patched"

@@ -55,6 +55,7 @@ def text(tmp_path: Path) -> Path:
         (("lens", "--file", "no.txt"), 1, "no.txt: No such file or directory"),
         (("lens",), 2, "give a text, or --file"),
         (("generate", "a", "--layer", 3, "--strength", 1), 2, "the model has blocks 0 to 2"),
+        (("slopes", "--file", "TEXT", "--out", "x.html", "--layer", 3), 2, "blocks 0 to 2"),
         (("generate", "a", "--layer", 1, "--strength", "nan"), 2, "nan is not a finite number"),
         (("generate", "a", *PATCH, "--mode", "replace"), 2, "'replace' is not one of interpolate"),
         (("generate", "a", *PATCH, "--embedding", "lens"), 2, "--embedding lens needs --lens"),

@@ -16,6 +16,12 @@ def read(*ids, **options):
     return logit_lens(shared_bridge("llama"), list(ids), **options)
 
 
+def panels(first, second):
+    """The names of the two panels in a figure of both."""
+    notes = plot_side_by_side(first, second, "entropy").layout.annotations
+    return [note.text.removeprefix("<b>").removesuffix("</b>") for note in notes[:2]]
+
+
 def test_replaced_tokens_match_in_place_and_the_rest_as_in_a_diff():
     first, second = read(A, B, C, D), read(A, E, B, A, C, D)
     pair = align(first, second)
@@ -45,7 +51,15 @@ def test_the_numbers_stay_with_their_columns():
     pair = align(first, second)
     torch.testing.assert_close(pair.first.entropy, first.entropy)
     torch.testing.assert_close(pair.second.entropy, second.entropy[..., 1:])
-    assert plot_side_by_side(pair.first, pair.second, "entropy").data
+    assert panels(pair.first, pair.second) == ["first", "second"]
+
+
+def test_sides_of_different_texts_are_not_called_clean_and_patched():
+    for second in (read(A, E, C), read(A, E, B, C)):  # one replaced, one put in
+        pair = align(read(A, B, C), second)
+        assert panels(pair.first, pair.second) == ["first", "second"]
+    same = align(read(A, B), read(A, B))
+    assert panels(same.first, same.second) == ["clean", "patched"]
 
 
 def test_what_has_nothing_in_common_is_refused():

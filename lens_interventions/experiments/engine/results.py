@@ -108,10 +108,12 @@ class Result:
 
         The rows of each unit are not in a result: a run that is to go on later has `out=`.
 
-        Raises `RunDirectoryError` if the directory holds anything but this run; `ValueError` if a
-        finding names a figure that is not drawn.
+        Raises `RunDirectoryError` if the directory holds anything but this run, is in use, is
+        damaged or cannot be written; `ValueError` if a finding names a figure that is not drawn;
+        `FileNotFoundError` if the figures of a loaded result are gone.
         """
         with held_directory(Path(directory), self.header, presets={}) as held:
+            verify_rows(held.path)
             write_result(self, held.path)
 
 
@@ -120,11 +122,6 @@ def write_result(result: Result, directory: Path) -> None:
 
     Raises `ValueError` if a finding names a figure that is not drawn.
     """
-    for folder in ("tables", "figures"):
-        (directory / folder).mkdir(parents=True, exist_ok=True)
-    for name, table in result.tables.items():
-        with atomic_file(directory / "tables" / f"{name}.parquet") as temporary:
-            table.to_parquet(temporary, index=False, compression="zstd")
     figures = result.figures()
     for finding in result.verdicts:
         if finding.figure and finding.figure not in figures:
@@ -132,6 +129,11 @@ def write_result(result: Result, directory: Path) -> None:
                 f"the finding {finding.question!r} names the figure {finding.figure!r}, and "
                 f"the analysis draws {', '.join(figures) or 'none'}"
             )
+    for folder in ("tables", "figures"):
+        (directory / folder).mkdir(parents=True, exist_ok=True)
+    for name, table in result.tables.items():
+        with atomic_file(directory / "tables" / f"{name}.parquet") as temporary:
+            table.to_parquet(temporary, index=False, compression="zstd")
     for name, figure in figures.items():
         write_text(directory / "figures" / f"{name}.json", figure.to_json())
     verdicts = [_without_nan(asdict(finding)) for finding in result.verdicts]

@@ -15,6 +15,7 @@ import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from ... import __version__
+from ..._progress import refuse_function
 from ...materials import docstring_versions
 from ...model.alterations import alteration
 from ...model.argument_types import require_instance
@@ -93,6 +94,7 @@ def run(
     is kept in `out`.
     """
     require_usable(experiment.settings)
+    refuse_function(progress)
     if executor is not None:
         require_instance("executor", executor, Executor)
     source = ModelSource(model)
@@ -113,6 +115,7 @@ def run(
         else:
             path = Path(out)
         directory = stack.enter_context(held_directory(path, header, presets))
+        directory.set_damaged_aside()
         rows: dict[str, list[pd.DataFrame]] = {}
         planned: list[Unit] = []
         try:

@@ -108,8 +108,7 @@ def held_directory(
 ) -> Iterator[RunDirectory]:
     """Open a directory for a new or a continued run, and keep other processes out.
 
-    Damaged rows are set aside with a warning, to be measured again. `presets` are settings that
-    have a name.
+    `presets` are settings that have a name.
 
     Raises `RunDirectoryError` if another process holds the directory, if it contains another run
     that has measured something (the message says what kind of run, or which settings differ) or
@@ -130,9 +129,7 @@ def held_directory(
         _write_holder(path)
         _remove_unfinished(path)
         _agree(path / SETTINGS, header, presets)
-        directory = RunDirectory(path, digest(header))
-        directory.set_damaged_aside()
-        yield directory
+        yield RunDirectory(path, digest(header))
     finally:
         (path / _HOLDER).unlink(missing_ok=True)
         lock.release()

@@ -38,9 +38,9 @@ def patch_loss(
 
     The losses are those of `teacher_forced_log_probs` for texts of up to `max_length` tokens,
     summed over the predictions of each text, so that intervals can resample texts. A longer text is
-    read in pieces that do not overlap, and at the start of each piece the model has seen less, so
-    it costs more here. Random sources draw by the tokens of each text, so neither the order of the
-    texts nor other texts in a batch change a number.
+    read in pieces that do not overlap. At the start of each piece the model has seen less, so its
+    loss is usually higher here. Random sources draw by the tokens of each text, so neither the
+    order of the texts nor other texts in a batch change a number.
 
     **Arguments:**
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..._summary import summary
+from ...drawing.labels import markup
 from ...measures.interval_table import interval_table
 from ..patch import NextTokenPatch
 from ..sources import minus_controls
@@ -88,7 +89,7 @@ class Rescue:
                 y_title="change of the loss, nats per predicted token (below 0: a rescue)",
             ),
             title="Does a patch make up for a hidden continuation? Scope: "
-            + scope.replace("_", " "),
+            + markup(scope.replace("_", " ")),
             theme=theme,
         )
 

@@ -358,6 +358,17 @@ def test_a_result_that_no_directory_has_kept_may_be_saved(tmp_path: Path) -> Non
         run(example(Settings(starts=(3,))), small_bridge).save(tmp_path)
 
 
+def test_a_result_does_not_hide_damaged_rows_of_its_run(tmp_path: Path) -> None:
+    found = run(example(), small_bridge, out=tmp_path)
+    rows = next(tmp_path.glob("rows/*/*.parquet"))
+    rows.write_bytes(rows.read_bytes()[:-9])
+    with pytest.raises(RunDirectoryError, match="damaged"):
+        found.save(tmp_path)
+    assert rows.exists()
+    with pytest.raises(RunDirectoryError, match="damaged"):
+        load_result(tmp_path)
+
+
 def test_progress_counts_what_was_finished_before(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

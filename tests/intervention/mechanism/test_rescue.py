@@ -154,6 +154,8 @@ def test_the_figure_shows_what_could_be_rescued(llama):
     assert names == {"nothing hidden", "true"}
     assert "Scope: copyable" in figure.layout.title.text
     assert figure.layout.template == template("light")
+    unnamed = dataclasses.replace(found, scopes=("<lambda>",)).plot()
+    assert "Scope: &lt;lambda&gt;" in unnamed.layout.title.text
     assert found.plot(theme="dark") == figure.update_layout(template=template("dark"))
     with pytest.raises(ValueError, match="no scope 'all'"):
         found.plot(scope="all")

@@ -15,6 +15,7 @@ from tests.support.planted_copying import N_CTX, ablated_bridge, key_value_texts
 from tests.support.small_training import (
     SMALL,
     assert_same_bits,
+    random_texts,
     train,
 )
 from tests.support.tiny import shared_bridge, tiny_bridge
@@ -170,7 +171,8 @@ def test_numbers_of_numpy_are_numbers(llama, tmp_path):
 
 @pytest.mark.usefixtures("as_users_run")
 def test_the_rank_fits_a_narrow_model_unless_it_is_given(llama):
-    assert train(llama, rank="default", steps=2).write.settings["rank"] == llama.cfg.d_model == 32
+    made = li.train_patch(llama, random_texts(), layer=1, steps=2, options=SMALL, progress=False)
+    assert made.write.settings["rank"] == llama.cfg.d_model == 32
     assert train(llama, rank=None, steps=2).write.settings["rank"] is None
 
 
