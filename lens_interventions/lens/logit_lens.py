@@ -28,7 +28,7 @@ from ..model.user_hooks import moved_right
 from ..model.vocabulary import NamedTokens, token_ids, token_strings
 from .activation_cache import cached_batch, cached_residuals
 from .cells import Cells, Progress, following_tokens, read_cells, select_cells
-from .protocol import Lens, bound_lens
+from .protocol import Lens, bound_lens, lens_name
 from .recorded_streams import RecordedStreams
 from .reduction import ChunkReducer, default_chunk_size
 from .statistics import STATISTICS, Divergence, of_target, related
@@ -179,7 +179,7 @@ def logit_lens(
         settings={
             "model": str(bridge.cfg.model_name),
             "norm": norm,
-            "lens": "logit lens" if lens is None else getattr(lens, "name", type(lens).__name__),
+            "lens": "logit lens" if lens is None else lens_name(lens),
         },
     )
 

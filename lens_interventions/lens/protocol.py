@@ -42,6 +42,11 @@ def bound_lens(bridge: ReadableModel, lens: Lens | JacobianLens | None) -> Lens 
     return lens
 
 
+def lens_name(lens: Lens) -> str:
+    """The name of a lens in a trajectory; of a function, its own."""
+    return str(getattr(lens, "name", None) or getattr(lens, "__name__", type(lens).__name__))
+
+
 def provenance(lens: Lens | JacobianLens) -> Mapping[str, Any]:
     """The settings with which a lens was fitted; empty for a function."""
     if isinstance(lens, JacobianLens):

@@ -62,6 +62,16 @@ def test_two_readings_are_named_after_what_tells_them_apart(trajectory, setting,
     assert [note.text for note in figure.layout.annotations[:2]] == [f"<b>{n}</b>" for n in names]
 
 
+def test_a_lens_that_is_a_function_has_its_name(llama):
+    def halved(residual, layer):
+        return residual / 2
+
+    by_function = logit_lens(llama, TEXTS[0], lens=halved)
+    figure = plots.plot_side_by_side(logit_lens(llama, TEXTS[0]), by_function)
+    names = [note.text for note in figure.layout.annotations[:2]]
+    assert names == ["<b>logit lens</b>", "<b>halved</b>"]
+
+
 def test_a_difference_of_ranks_is_a_factor(trajectory):
     worse = replace(trajectory, final_rank=10 * (1 + trajectory.final_rank) - 1)
     figure = plots.plot_side_by_side(trajectory, worse, "final_rank")
