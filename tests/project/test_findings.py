@@ -160,6 +160,7 @@ def intervals_of(run):
         "increment-longer",
         "increment-rank-8",
         "increment-penalties",
+        "increment-smaller-penalties",
         "…/reader",
         "reader-mlp",
     ],
@@ -255,6 +256,7 @@ READER, INCREMENT = "## A reader that adapts", "## An increment on a base"
 LONGER_INCREMENT = "## An increment trained for longer"
 SMALLER_INCREMENT = "## An increment of rank 8"
 PENALISED_INCREMENT = "## An increment with penalties"
+LESS_PENALISED_INCREMENT = "## An increment with smaller penalties"
 MLP_READER = "## A reader whose MLPs adapt too"
 
 
@@ -268,6 +270,13 @@ MLP_READER = "## A reader whose MLPs adapt too"
         ("increment-longer", "trained", LONGER_INCREMENT, ("source", "true"), "base"),
         ("increment-rank-8", "trained", SMALLER_INCREMENT, ("source", "true"), "base"),
         ("increment-penalties", "trained", PENALISED_INCREMENT, ("source", "true"), "base"),
+        (
+            "increment-smaller-penalties",
+            "trained",
+            LESS_PENALISED_INCREMENT,
+            ("source", "true"),
+            "base",
+        ),
         (GEMMA + "increment", "second-model", INCREMENT, ("source", "true"), "base"),
     ],
 )
@@ -325,18 +334,25 @@ def test_the_findings_to_first_order_are_the_committed_results(
         assert told in section.replace(" nats [", " ["), (question, material)
 
 
-def test_the_price_of_increments_with_penalties_is_that_of_the_committed_results():
+@pytest.mark.parametrize(
+    ("name", "heading"),
+    [
+        ("increment-penalties", PENALISED_INCREMENT),
+        ("increment-smaller-penalties", LESS_PENALISED_INCREMENT),
+    ],
+)
+def test_the_price_of_increments_with_penalties_is_that_of_the_committed_results(name, heading):
     """On the texts that choose the step, at the end, compared with the base alone."""
-    result = load_result(ROOT / "results/increment-penalties")
+    result = load_result(ROOT / "results" / name)
     options = result.settings["options"]
     losses = result.tables["curves"].pivot(index="source", columns="step", values="loss")
     told = result.tables["penalties"].pivot(
         index=["penalised", "source"], columns="step", values="mean"
     )
-    run = (ROOT / "results/increment-penalties/README.md").read_text().replace("−", "-")
+    run = (ROOT / "results" / name / "README.md").read_text().replace("−", "-")
     findings = (ROOT / "docs/findings/trained.md").read_text().replace("−", "-")
-    section = findings.partition(PENALISED_INCREMENT)[2].partition("\n## ")[0]
-    for source, name in (("true", "the next token"), ("shuffled", "a shuffled token")):
+    section = findings.partition(heading)[2].partition("\n## ")[0]
+    for source, token in (("true", "the next token"), ("shuffled", "a shuffled token")):
         loss, length, kl = (
             rows[200] - rows[0]
             for rows in (
@@ -346,7 +362,7 @@ def test_the_price_of_increments_with_penalties_is_that_of_the_committed_results
             )
         )
         penalties = options["write_penalty"] * length + options["change_penalty"] * kl
-        row = f"| {name} | {loss:+.4f} | {length:+.3f} | {kl:+.4f} | {loss + penalties:+.4f} |"
+        row = f"| {token} | {loss:+.4f} | {length:+.3f} | {kl:+.4f} | {loss + penalties:+.4f} |"
         assert row in run
         assert f"{-loss:.4f}" in section
         assert f"{penalties:.4f}" in section
