@@ -51,8 +51,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     def instead(name: str):
         signature = inspect.signature(getattr(experiments, name))
 
-        def run_small(model: object, preset: str, **options: object) -> Result:
-            signature.bind(model, preset, **options)
+        def run_small(model: object, *, preset: str, **options: object) -> Result:
+            signature.bind(model, preset=preset, **options)
             asked.append((name, model, preset, options))
             return experiments.run(example(), small_bridge, out=options["out"])
 
