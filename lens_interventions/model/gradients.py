@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -27,7 +27,8 @@ def require_gradients(caller: str, bridge: TransformerBridge) -> None:
         )
 
 
-def _parameters(bridge: TransformerBridge) -> list[nn.Parameter]:
+def _parameters(bridge: TransformerBridge) -> list[Tensor]:
+    """Each once. Where other weights are on, such as a reader's, some are plain tensors."""
     modules = (bridge, bridge.original_model)
     return list({id(p): p for module in modules for p in module.parameters()}.values())
 
