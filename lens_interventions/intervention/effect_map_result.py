@@ -10,19 +10,17 @@ from torch import Tensor
 from .._summary import summary
 from ..drawing.cell_size import short_labels
 from ..drawing.clipped import clipped_scale
-from ..drawing.labels import shorten, visible
+from ..drawing.labels import visible
 from ..drawing.panel import Panel
 from ..drawing.theme import ThemeName
 from ..drawing.wrapped import draw_wrapped
-from .names import name_of
+from .names import short_name
 from .patch import NextTokenPatch
 from .sources import SOURCES
 
 if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
-
-_LONGEST = 30  # characters of a source that has no name
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,9 +95,7 @@ class EffectMap:
             hover_data=[[[layer, *column] for column in columns] for layer in self.layers],
         )
         source = self.patch.source
-        words = (
-            SOURCES[source].words if isinstance(source, str) else shorten(name_of(source), _LONGEST)
-        )
+        words = SOURCES[source].words if isinstance(source, str) else short_name(source)
         sentences = [
             f"A cell is one position at one layer, patched with this source: {words}. The token "
             "that comes next stands above, the position's own token below.",

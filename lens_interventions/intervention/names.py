@@ -2,10 +2,20 @@
 
 from collections.abc import Collection, Sequence
 
+from ..drawing.labels import shorten
+
+LONGEST = 30
+"""Characters of a value that labels and figures show, such as of a source that has no name."""
+
 
 def name_of(given: object) -> str:
     """The name of a source, mode, embedding or scope."""
     return given if isinstance(given, str) else getattr(given, "__name__", repr(given))
+
+
+def short_name(given: object) -> str:
+    """The name of a source or mode, cut to `LONGEST` characters."""
+    return shorten(name_of(given), LONGEST)
 
 
 def function_names(kind: str, given: Sequence[object], known: Sequence[str]) -> tuple[str, ...]:

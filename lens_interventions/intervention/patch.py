@@ -79,8 +79,8 @@ class NextTokenPatch(PatchFields):
             logit lens.
 
     Raises `ValueError` for an unknown name, a number that makes no sense, or a layer, position or
-    window that is none; `TypeError` for a strength or gate that is no number, or a seed that is no
-    whole one.
+    window that is none; `TypeError` for a strength or gate that is not a number, or a seed that is
+    not a whole number.
     """
 
     @exclusive

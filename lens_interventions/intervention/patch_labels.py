@@ -4,13 +4,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import fields
 
 from ..drawing.labels import shorten
-from .names import name_of
+from .names import LONGEST, short_name
 from .patch import NextTokenPatch
 from .patch_fields import differing
 
 _FIELDS = tuple(field.name for field in fields(NextTokenPatch))
-# Characters of a value, such as a list of positions or a source that has no name.
-_LONGEST = 30
 # What names a patch that is alone.
 _MAIN = ("layer", "mode", "strength", "source")
 
@@ -41,8 +39,8 @@ def patch_labels(
 def _said(patch: NextTokenPatch, name: str) -> str:
     value = getattr(patch, name)
     if name in ("source", "mode"):
-        return shorten(name_of(value), _LONGEST)
+        return short_name(value)
     if name == "lens" and value is not None:
         value = type(value).__name__
     said = f"{value:g}" if isinstance(value, float) else str(value)
-    return f"{name.replace('_', ' ')} {shorten(said, _LONGEST)}"
+    return f"{name.replace('_', ' ')} {shorten(said, LONGEST)}"

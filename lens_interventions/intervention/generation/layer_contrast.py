@@ -84,7 +84,7 @@ class DoLa(LayerContrast):
         alpha: above 0 and at most 1.
 
     Raises `ValueError` for an unknown word as `layers`, or if `alpha` is out of range, and
-    `TypeError` if it is no number.
+    `TypeError` if it is not a number.
     """
 
     layers: EarlyLayers = "low"
@@ -122,7 +122,7 @@ class SLED(LayerContrast):
         scale: how many tokens are kept, which the authors call evolution scale.
 
     Raises `ValueError` for an unknown word as `layers`, or if `rate` is not finite or `scale` below
-    1, and `TypeError` if `rate` is no number or `scale` not a whole one.
+    1, and `TypeError` if `rate` is not a number or `scale` not a whole number.
     """
 
     layers: EarlyLayers = "all"
