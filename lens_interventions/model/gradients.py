@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +33,24 @@ def _parameters(bridge: TransformerBridge) -> list[Tensor]:
     """Each once. Where other weights are on, such as a reader's, some are plain tensors."""
     modules = (bridge, bridge.original_model)
     return list({id(p): p for module in modules for p in module.parameters()}.values())
+
+
+def leave_inference_mode(instance: Any) -> None:
+    """Replace a dataclass's tensors that were made in `torch.inference_mode` by ordinary copies.
+
+    Autograd refuses such tensors, long after they were made.
+    """
+    for field in fields(instance):
+        value = getattr(instance, field.name)
+        if isinstance(value, Tensor):
+            object.__setattr__(instance, field.name, _ordinary(value))
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    if not tensor.is_inference():
+        return tensor
+    with torch.inference_mode(False):
+        return tensor.clone()
 
 
 @contextmanager

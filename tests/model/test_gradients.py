@@ -62,3 +62,35 @@ def test_a_model_that_was_loaded_in_inference_mode_is_refused_and_left_alone(
     with pytest.raises(ValueError, match=message):
         call(bridge)
     assert [p.requires_grad for p in bridge.original_model.parameters()] == before
+
+
+def loss_gradient(bridge, patch):
+    """The gradient of a text's loss under a patch by a matrix of a block below it."""
+    weight = bridge.original_model.model.layers[0].mlp.up_proj.weight
+    losses = li.teacher_forced_log_probs(bridge, TEXTS[0], patch, enable_grad=True)
+    return torch.autograd.grad(losses.sum(), weight)[0]
+
+
+def test_a_lens_that_was_fitted_in_inference_mode_lets_gradients_through(llama):
+    def fitted():
+        return li.fit_affine_lens(llama, TEXTS, holdout=3, progress=False)
+
+    with torch.inference_mode():
+        inside = fitted()
+    common = {"layer": 1, "strength": 0.1, "mode": "correct"}
+    gradient = loss_gradient(llama, li.NextTokenPatch(lens=inside, **common))
+    assert torch.equal(gradient, loss_gradient(llama, li.NextTokenPatch(lens=fitted(), **common)))
+
+
+def test_a_write_that_was_loaded_in_inference_mode_lets_gradients_through(tmp_path):
+    llama = tiny_bridge("llama", dtype=torch.float32)  # as in the file, so nothing is converted
+    options = li.TrainingOptions(window=4, batch_size=2, held_out_windows=1, input_gate=True)
+    trained = li.train_patch(
+        llama, TEXTS, layer=1, steps=1, rank=2, options=options, progress=False
+    )
+    trained.write.save(tmp_path / "write")
+    with torch.inference_mode():
+        inside = li.LearnedWrite.load(tmp_path / "write")
+    outside = li.LearnedWrite.load(tmp_path / "write")
+    gradient = loss_gradient(llama, inside.patch())
+    assert torch.equal(gradient, loss_gradient(llama, outside.patch()))
