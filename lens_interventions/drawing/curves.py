@@ -200,13 +200,7 @@ def draw_views(
         units = {view: curves[0].unit for view, curves in views.items() if curves}
         changes = {v: {"yaxis.title.text": unit_title(unit)} for v, unit in units.items()}
         differ = len(set(units.values())) > 1
-        add_menu(
-            figure,
-            [
-                (v, {"visible": [of == v for of in owner]}, changes.get(v, {}) if differ else {})
-                for v in views
-            ],
-        )
+        add_menu(figure, owner, {v: changes.get(v, {}) if differ else {} for v in views})
     return figure
 
 

@@ -78,7 +78,7 @@ def effect_heatmaps(table: pd.DataFrame, *, title: str, bars: Mapping[str, str])
         margin={"l": 60, "r": 16, "t": _ABOVE, "b": _BELOW},
     )
     if len(measures) > 1:
-        add_menu(figure, [(m, {"visible": [of == m for of in owner]}, {}) for m in measures])
+        add_menu(figure, owner, {measure: {} for measure in measures})
         figure.update_layout(updatemenus=[{"y": 1 + _MODES / panel_height}])
     return figure
 

@@ -85,17 +85,11 @@ def grouped_points(
         yaxis={"title": {"text": axes.y_title}},
     )
     if len(views) > 1:
-        add_menu(
-            figure,
-            [
-                (
-                    view,
-                    {"visible": [of == view for of in owner]},
-                    {f"xaxis.{name}": value for name, value in axis.items()},
-                )
-                for view, axis in places_of.items()
-            ],
-        )
+        changes = {
+            view: {f"xaxis.{name}": value for name, value in axis.items()}
+            for view, axis in places_of.items()
+        }
+        add_menu(figure, owner, changes)
     return figure
 
 

@@ -1,7 +1,7 @@
 """A menu above the plot, which switches between views of one figure."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .labels import markup
@@ -15,9 +15,13 @@ _VIEWS = "views"
 
 
 def add_menu(
-    figure: "go.Figure", entries: Sequence[tuple[str, dict[str, Any], dict[str, Any]]]
+    figure: "go.Figure", owner: Sequence[str], views: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Add a menu of (label, restyle, relayout); the first entry is shown first."""
+    """Add a menu of views by their names, of which the first is shown first.
+
+    `owner` has the name of each trace's view, and `views` what a view changes in the layout, as
+    plotly takes it.
+    """
     figure.update_layout(
         updatemenus=[
             {
@@ -32,8 +36,12 @@ def add_menu(
                 "bgcolor": THEMES["light"].paper,
                 "font": {"color": THEMES["light"].text},
                 "buttons": [
-                    {"label": markup(label), "method": "update", "args": [restyle, relayout]}
-                    for label, restyle, relayout in entries
+                    {
+                        "label": markup(view),
+                        "method": "update",
+                        "args": [{"visible": [of == view for of in owner]}, layout],
+                    }
+                    for view, layout in views.items()
                 ],
             }
         ]

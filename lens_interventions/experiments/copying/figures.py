@@ -119,17 +119,8 @@ def _by_question(rows: pd.DataFrame, *, title: str, subtitle: str = "", height: 
         xaxis={"title": {"text": _better(rows, questions[0])}},
         yaxis={"autorange": "reversed", "type": "category"},
     )
-    add_menu(
-        figure,
-        [
-            (
-                _NAMES[question],
-                {"visible": [other == question for other in questions]},
-                {"xaxis.title.text": _better(rows, question)},
-            )
-            for question in questions
-        ],
-    )
+    changes = {_NAMES[each]: {"xaxis.title.text": _better(rows, each)} for each in questions}
+    add_menu(figure, list(changes), changes)
     return figure
 
 

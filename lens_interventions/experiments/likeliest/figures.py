@@ -64,11 +64,8 @@ def _by_length(ways: pd.DataFrame, title: str, x_axis: dict[str, Any]) -> "go.Fi
         xaxis=x_axis,
         yaxis={"automargin": True},
     )
-    views: list[tuple[str, dict, dict]] = [
-        (f"{length} tokens", {"visible": [of == length for of in lengths]}, {})
-        for length in lengths
-    ]
-    add_menu(figure, views)
+    names = [trace.name for trace in traces]
+    add_menu(figure, names, {name: {} for name in names})
     return figure
 
 

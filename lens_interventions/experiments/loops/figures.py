@@ -164,10 +164,7 @@ def _frontier(conditions: pd.DataFrame) -> "go.Figure":
         },
         yaxis={"title": {"text": views[0][0]}, "rangemode": "tozero"},
     )
-    add_menu(
-        figure,
-        [(v, {"visible": [of == v for of in owner]}, {"yaxis.title.text": v}) for v, *_ in views],
-    )
+    add_menu(figure, owner, {name: {"yaxis.title.text": name} for name, *_ in views})
     return figure
 
 
