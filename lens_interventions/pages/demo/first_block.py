@@ -7,8 +7,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...drawing.curves import Curve, draw_curves
-from ...materials import prose
-from ...measures.intervals import Interval, mean_interval
+from ...measures.intervals import mean_interval
 from ...model.partial_run import run_late_rows
 from ...model.points import point_labels
 from ...model.precision import as_double
@@ -24,13 +23,15 @@ _REFERENCES = ("final", "input")
 
 def first_block(model: MeasuredModel) -> Section:
     """KL to the output and to the input after the first block, with and without context."""
-    texts = [document.text for document in prose()[:PROSE_TEXTS]]
-    tokens = [model.bridge.to_tokens(text)[:, :PROSE_TOKENS] for text in texts]
+    tokens = [model.bridge.to_tokens(text)[:, :PROSE_TOKENS] for text in model.prose_texts]
     # [text, reference, place]
     sums = np.stack([distances(model.bridge, ids) for ids in tokens])
     counts = np.array([ids.shape[1] - 1 for ids in tokens])
     means = {
-        reference: [_mean(sums[:, row, place], counts) for place in range(len(_PLACES))]
+        reference: [
+            mean_interval(sums[:, row, place], counts, rng=np.random.default_rng(0))
+            for place in range(len(_PLACES))
+        ]
         for row, reference in enumerate(_REFERENCES)
     }
     before, alone, together = (mean.estimate for mean in means["final"])
@@ -125,7 +126,3 @@ def distances(
             for reference in (log_probs(last), places[0])
         ]
     )
-
-
-def _mean(sums: Float[np.ndarray, " text"], counts: Int[np.ndarray, " text"]) -> Interval:
-    return mean_interval(sums, counts, rng=np.random.default_rng(0))

@@ -2,19 +2,14 @@
 
 from ...fitting.default_lens import default_affine_lens
 from ...fitting.lens_quality import LensQuality
-from ...lens.logit_lens import logit_lens
-from .example_texts import PLASMA, PLASMA_WORD
 from .measured_model import CELL_WIDTH, PROSE_TEXTS, PROSE_TOKENS, MeasuredModel, middle
 from .plasma import found_from
 from .section import Condition, Figure, Section
 
-_SHOWN = 8
-
 
 def fitted(model: MeasuredModel) -> Section:
     """The plasma sentence and prose, read raw and through an affine lens."""
-    bridge = model.bridge
-    lens = default_affine_lens(bridge, progress=False)
+    lens = default_affine_lens(model.bridge, progress=False)
     quality = LensQuality(
         {"raw": model.prose, "fitted": model.prose_through(lens)}, {"fitted": lens.settings}
     )
@@ -24,13 +19,9 @@ def fitted(model: MeasuredModel) -> Section:
         name: float(reading.means("agrees_final")[middle(len(kl["raw"]))].mean())
         for name, reading in quality.readings.items()
     }
-    due = model.token_count(PLASMA) - 1
-    read = {
-        "raw": logit_lens(bridge, PLASMA + PLASMA_WORD),
-        "fitted": logit_lens(bridge, PLASMA + PLASMA_WORD, lens=lens),
-    }
+    read = {"raw": model.plasma, "fitted": model.plasma_through(lens)}
     found = {
-        name: found_from(trajectory.next_rank[:, 0, due].tolist(), top=1)
+        name: found_from(trajectory.next_rank[:, 0, model.plasma_due].tolist(), top=1)
         for name, trajectory in read.items()
     }
     n_points = len(kl["raw"])
@@ -74,17 +65,11 @@ def fitted(model: MeasuredModel) -> Section:
         figures=(
             Figure(
                 "The plasma sentence up to the copy, raw.",
-                read["raw"][due - _SHOWN + 1 : due + 1].plot(
-                    "top1", every=2, cell_width=CELL_WIDTH
-                ),
+                read["raw"][model.plasma_shown].plot("top1", every=2, cell_width=CELL_WIDTH),
             ),
             Figure(
                 "The same, through the fitted lens.",
-                read["fitted"][due - _SHOWN + 1 : due + 1].plot(
-                    "top1",
-                    every=2,
-                    cell_width=CELL_WIDTH,
-                ),
+                read["fitted"][model.plasma_shown].plot("top1", every=2, cell_width=CELL_WIDTH),
             ),
             Figure("On prose, layer by layer.", quality.plot()),
         ),

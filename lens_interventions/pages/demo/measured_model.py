@@ -12,13 +12,14 @@ from ...lens.protocol import Lens
 from ...lens.trajectory import Trajectory
 from ...materials import prose
 from ...model.points import point_name
-from .example_texts import ABSTRACT, ABSTRACT_END
+from .example_texts import ABSTRACT, ABSTRACT_END, PLASMA, PLASMA_WORD
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 SHOWN_TOKENS = 20  # of the abstract, as in the post's two figures of ten
 PROSE_TEXTS, PROSE_TOKENS = 6, 32
+PLASMA_TOKENS = 8  # shown of the plasma sentence, up to the copy
 CELL_WIDTH = 42.0  # pixels, so that 20 tokens fit the page
 
 
@@ -40,6 +41,11 @@ class MeasuredModel:
             divergences=("kl", "kl_reverse"),
         )
 
+    @property
+    def prose_texts(self) -> list[str]:
+        """The short texts that means are taken over."""
+        return [document.text for document in prose()[:PROSE_TEXTS]]
+
     @cached_property
     def prose(self) -> LensAggregate:
         """Means over short texts, read raw."""
@@ -49,12 +55,31 @@ class MeasuredModel:
         """The same texts through a lens, without each text's first token, which is an outlier."""
         return lens_over(
             self.bridge,
-            [document.text for document in prose()[:PROSE_TEXTS]],
+            self.prose_texts,
             lens=lens,
             max_tokens=PROSE_TOKENS,
             positions=slice(1, None),
             progress=False,
         )
+
+    @cached_property
+    def plasma(self) -> Trajectory:
+        """The plasma sentence with the word that is to be copied, read raw."""
+        return self.plasma_through(None)
+
+    def plasma_through(self, lens: Lens | None) -> Trajectory:
+        """The same sentence through a lens."""
+        return logit_lens(self.bridge, PLASMA + PLASMA_WORD, lens=lens)
+
+    @property
+    def plasma_due(self) -> int:
+        """The position in `plasma` at which the word is due."""
+        return self.token_count(PLASMA) - 1
+
+    @property
+    def plasma_shown(self) -> slice:
+        """The positions in `plasma` that heat maps show, the last of which is `plasma_due`."""
+        return slice(self.plasma_due - PLASMA_TOKENS + 1, self.plasma_due + 1)
 
     def abstract_map(self, statistic: str) -> "go.Figure":
         """A heat map of `abstract`, of every other layer, as in the post."""

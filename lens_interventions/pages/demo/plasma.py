@@ -3,22 +3,19 @@
 import math
 
 from ...drawing.labels import visible
-from ...lens.logit_lens import logit_lens
 from ...model.points import point_name
 from ...plots import plot_position
 from .example_texts import PLASMA, PLASMA_WORD
-from .measured_model import MeasuredModel
+from .measured_model import PLASMA_TOKENS, MeasuredModel
 from .section import Condition, Figure, Section
 
 _TOP = 10
 _LATE = 0.9
-_SHOWN = 8  # tokens up to the copy
 
 
 def plasma(model: MeasuredModel) -> Section:
     """The rank of “plasma” through the layers at the position where it is due a second time."""
-    due = model.token_count(PLASMA) - 1
-    trajectory = logit_lens(model.bridge, PLASMA + PLASMA_WORD)
+    trajectory, due = model.plasma, model.plasma_due
     here = trajectory[due]
     ranks = here.next_rank[:, 0, 0].tolist()
     last = len(ranks) - 1
@@ -49,16 +46,16 @@ def plasma(model: MeasuredModel) -> Section:
         ),
         text=(
             f"The text is the post's: “{PLASMA}{PLASMA_WORD}”. The heat maps show its last "
-            f"{_SHOWN} tokens before the copy; the model sees all of it.",
+            f"{PLASMA_TOKENS} tokens before the copy; the model sees all of it.",
         ),
         figures=(
             Figure(
                 "The top guesses up to the copy.",
-                trajectory[due - _SHOWN + 1 : due + 1].plot("top1", every=2),
+                trajectory[model.plasma_shown].plot("top1", every=2),
             ),
             Figure(
                 "How the layers rank the model's final guess.",
-                trajectory[due - _SHOWN + 1 : due + 1].plot("final_rank", every=2),
+                trajectory[model.plasma_shown].plot("final_rank", every=2),
             ),
             Figure(
                 "The position that predicts the copy, layer by layer.",
