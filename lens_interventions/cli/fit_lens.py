@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .checks import FIGURES, require_output
-from .options import (
-    Device,
-    Dtype,
-    Model,
-    Revision,
-    after_writing,
-    kept_in,
-    load,
-    partial_beside,
-)
+from .options import Device, Dtype, Model, Revision, after_writing, kept_beside, load
 from .writing import write_table_or_figure
 
 if TYPE_CHECKING:
@@ -94,11 +85,10 @@ def fit_lens(
         texts = read_texts(file, whole=True)
     tests = [each.text for each in prose()] if test_file is None else read_texts(test_file)
     bridge = load(model, device, dtype, revision)
-    partial = partial_beside(out)
     if texts is None:
         length = min(_SAMPLE_TOKENS, int(bridge.cfg.n_ctx))
         texts = list(sample_texts(bridge, samples or _SAMPLES, length=length, progress=True))
-    with kept_in(partial):
+    with kept_beside(out) as partial:
         lens = fit_affine_lens(
             bridge,
             texts,
@@ -110,7 +100,6 @@ def fit_lens(
         if refine:
             lens = refine_affine_lens(bridge, lens, texts, steps=refine, progress=True)
         lens.save(out)
-    partial.unlink(missing_ok=True)
     typer.echo(f"wrote {out}, fitted to {lens.settings['tokens']:,} tokens", err=True)
     with after_writing(out):
         judged = lens_quality(bridge, lens, tests, max_tokens=_TEST_TOKENS, progress=True)

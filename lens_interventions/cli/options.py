@@ -150,38 +150,33 @@ def as_message(text: str, chat: bool) -> list[dict[str, str]] | None:
     return [{"role": "user", "content": text}] if chat else None
 
 
-def partial_beside(out: Path) -> Path:
-    """The file in which a command keeps what is done, until it can write `out`."""
-    return out.with_name(out.name + ".partial")
-
-
 @contextmanager
-def kept_in(partial: Path) -> Iterator[None]:
-    """If the user stops the command inside, say where it will continue."""
+def kept_beside(out: Path) -> Iterator[Path]:
+    """The file in which a command keeps what is done, which goes once `out` is written.
+
+    If the user stops the command inside, it says where it will continue.
+    """
+    partial = out.with_name(out.name + ".partial")
     try:
-        yield
+        yield partial
     except KeyboardInterrupt as stop:
         if partial.exists():
             stop.add_note(f"what was done is kept in {partial}; the same command continues")
         raise
+    partial.unlink(missing_ok=True)
 
 
 @contextmanager
 def sums_beside(out: Path | None) -> Iterator[Path | None]:
-    """A file beside `out` for the sums of finished texts, which goes once `out` is written.
-
-    None if there is no `out`. If the user stops the command inside, it says where it will continue.
-    """
+    """`kept_beside` for the sums of finished texts and their lock; None if there is no `out`."""
     if out is None:
         yield None
         return
     from ..intervention.text_sums import lock_beside
 
-    partial = partial_beside(out)
     try:
-        with kept_in(partial):
+        with kept_beside(out) as partial:
             yield partial
-        partial.unlink()
     finally:
         if not partial.exists():
             lock_beside(partial).unlink(missing_ok=True)

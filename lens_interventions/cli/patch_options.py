@@ -1,7 +1,7 @@
 """The options that describe a patch, shared by the commands that apply one."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -175,11 +175,12 @@ def patch_from(
     return patch
 
 
-@contextmanager
-def with_reader(bridge: "TransformerBridge", patch: "NextTokenPatch") -> Iterator[None]:
+def with_reader(
+    bridge: "TransformerBridge", patch: "NextTokenPatch"
+) -> AbstractContextManager[object]:
     """With the reader on that was trained together with the patch's write, if there is one."""
-    with nullcontext() if (reader := _reader(patch)) is None else reader.on(bridge):
-        yield
+    reader = _reader(patch)
+    return nullcontext() if reader is None else reader.on(bridge)
 
 
 def require_lens_is_read(patches: Sequence["NextTokenPatch"]) -> None:

@@ -14,9 +14,8 @@ from .options import (
     Revision,
     TextFile,
     after_writing,
-    kept_in,
+    kept_beside,
     load,
-    partial_beside,
 )
 
 if TYPE_CHECKING:
@@ -149,9 +148,8 @@ def train_patch(
             scale="raw" if strength is None else "norm",
         )
     bridge = load(model, device, dtype, revision)
-    partial = partial_beside(out)
     has_rank = strength is None and not full and source not in source_names("no news")
-    with kept_in(partial):
+    with kept_beside(out) as partial:
         result = train(
             bridge,
             documents,
@@ -173,7 +171,6 @@ def train_patch(
             from ..plots import save
 
             save(result.plot(), figure)
-    partial.unlink()
     with after_writing(out):
         _print(result)
 
