@@ -1,13 +1,12 @@
 """The panel Write: a text continues with and without the patch, a token at a time."""
 
+from collections.abc import Sequence
 from typing import Any
-
-import torch
 
 from ..intervention.generation.generate import generate
 from ..intervention.generation.processors import sampling
 from ..intervention.generation.result import GenerationStep
-from ..measures.behaviour.loops import find_loops
+from ..measures.behaviour.loops import Loop, find_loops
 from ..model.vocabulary import token_ids
 from .chosen_patch import chosen_patch
 from .reading import TOP_K
@@ -31,33 +30,14 @@ def write_panel(subject: Subject, state: State, emit: Emit) -> None:
     prompt = subject.tokens(state)
     patch = chosen_patch(subject, state, reports_to(emit))
     begun = [*prompt, *token_ids(subject.bridge, state.prefix)]
-    written: list[list[int]] = [[*state.prefix] for _ in ARMS]
-    texts = [_Text(subject.bridge.tokenizer, prompt) for _ in ARMS]
-    pieces = [texts[0].piece(token) for token in state.prefix]
-    emit("start", {"prefix": pieces, "recipe": recipe(subject, state)})
-    for token in state.prefix:
-        texts[1].piece(token)
-    loops: list[Any] = [(), ()]
+    arms = [_Arm(subject.bridge.tokenizer, prompt, state.prefix) for _ in ARMS]
+    emit("start", {"prefix": arms[0].begun, "recipe": recipe(subject, state)})
 
     def told(step: GenerationStep) -> None:
         columns = (step.rows, step.tokens, step.log_probs)
         for row, token, log_prob in zip(*(each.tolist() for each in columns), strict=True):
-            written[row].append(token)
-            found = find_loops(torch.tensor(written[row]))
-            emit(
-                "token",
-                {
-                    "arm": ARMS[row],
-                    "id": token,
-                    "text": texts[row].piece(token),
-                    "log_prob": log_prob,
-                    # Only when they change: most texts have none.
-                    "loops": None
-                    if found == loops[row]
-                    else [[loop.start, loop.end, loop.period] for loop in found],
-                },
-            )
-            loops[row] = found
+            known = {"arm": ARMS[row], "id": token, "log_prob": log_prob}
+            emit("token", known | arms[row].add(token))
 
     generate(
         subject.bridge,
@@ -91,16 +71,29 @@ def alternatives_panel(subject: Subject, state: State, emit: Emit) -> None:
     emit("alternatives", {"likeliest": likeliest(out.trajectory, 0, 0)})
 
 
-class _Text:
-    """The text of tokens as they come; a character of several tokens appears with the last one."""
+class _Arm:
+    """One of the two texts as it grows after the prompt.
 
-    def __init__(self, tokenizer: Any, known: list[int]) -> None:
-        """Start after some known tokens."""
-        self._tokenizer, self._ids = tokenizer, list(known)
+    `begun` has the pieces of text of the branch that it begins with.
+    """
+
+    def __init__(self, tokenizer: Any, prompt: Sequence[int], prefix: Sequence[int]) -> None:
+        """Begin with a branch."""
+        self._tokenizer, self._ids, self._n_prompt = tokenizer, list(prompt), len(prompt)
         self._told = len(tokenizer.decode(self._ids))
+        self._loops: tuple[Loop, ...] = ()
+        self.begun = [self._piece(token) for token in prefix]
 
-    def piece(self, token: int) -> str:
-        """The text that the token adds."""
+    def add(self, token: int) -> dict[str, Any]:
+        """The text that a token adds, and all loops if they change: most texts have none."""
+        text = self._piece(token)
+        before, self._loops = self._loops, find_loops(self._ids[self._n_prompt :])
+        changed = self._loops != before
+        loops = [[loop.start, loop.end, loop.period] for loop in self._loops] if changed else None
+        return {"text": text, "loops": loops}
+
+    def _piece(self, token: int) -> str:
+        """The text that a token adds; a character of several tokens appears with the last one."""
         self._ids.append(token)
         text = self._tokenizer.decode(self._ids)
         if text.endswith("\N{REPLACEMENT CHARACTER}"):
