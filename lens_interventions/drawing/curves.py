@@ -182,20 +182,9 @@ def draw_views(
         margin={"l": 60, "r": 16, "t": top, "b": bottom},
         legend=legend,
         hovermode="closest",
-        xaxis={"title": {"text": x_title}},
+        xaxis={"title": {"text": x_title}, **_places_axis(every)},
         yaxis={**(_y_axis(every[0].unit) if every else {}), **(y_layout or {})},
     )
-    places = {place for curve in every for place in curve.x}
-    whole = [place for place in places if isinstance(place, int)]
-    if len(whole) == len(places) > 0 and max(whole) - min(whole) < _MOST_LABELS:
-        # Of so few layers plotly would name halves, too.
-        figure.update_xaxes(dtick=1)
-    if any(isinstance(place, str) for place in places):
-        # Otherwise "1" would be read as a number, with ticks between numbers.
-        figure.update_xaxes(type="category")
-        longest = max((curve.x for curve in every), key=len)
-        if len(longest) > _MOST_LABELS and all(set(curve.x) <= set(longest) for curve in every):
-            figure.update_xaxes(**_names_axis(longest))
     if len(views) > 1:
         units = {view: curves[0].unit for view, curves in views.items() if curves}
         changes = {v: {"yaxis.title.text": unit_title(unit)} for v, unit in units.items()}
@@ -268,6 +257,21 @@ def _hover(curve: Curve, x_name: str) -> list[str]:
             lines.append(markup(curve.notes[index]))
         texts.append("<br>".join(lines))
     return texts
+
+
+def _places_axis(curves: Sequence[Curve]) -> dict[str, Any]:
+    """An axis of the places of all curves, with a tick for each of few whole numbers."""
+    places = {place for curve in curves for place in curve.x}
+    whole = [place for place in places if isinstance(place, int)]
+    if len(whole) == len(places) > 0 and max(whole) - min(whole) < _MOST_LABELS:
+        return {"dtick": 1}  # of so few layers plotly would name halves, too
+    if not any(isinstance(place, str) for place in places):
+        return {}
+    longest = max((curve.x for curve in curves), key=len)
+    if len(longest) > _MOST_LABELS and all(set(curve.x) <= set(longest) for curve in curves):
+        return _names_axis(longest)
+    # Otherwise "1" would be read as a number, with ticks between numbers.
+    return {"type": "category"}
 
 
 def _names_axis(x: Sequence[str] | Sequence[float]) -> dict[str, Any]:
