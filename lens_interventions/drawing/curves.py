@@ -1,7 +1,6 @@
 """Curves, with bands for intervals, in panels beside each other or in views that take turns."""
 
 import math
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from .labels import markup, number
 from .menu import add_menu
 from .scales import thinned
 from .theme import ThemeName, template
-from .titles import LINE, heading, headline, title_block
+from .titles import LINE, headline, title_block, wrapped_heading
 from .units import RANK, SHARE, place, unit_title
 
 if TYPE_CHECKING:
@@ -173,11 +172,11 @@ def draw_views(
     figure = go.Figure(traces)
     every = [curve for curves in views.values() for curve in curves]
     legend, bottom = _legend(views.values())
-    below = textwrap.wrap(subtitle, (_NOMINAL_WIDTH - 76) // 6)
-    top = (84 if len(views) > 1 else 48) + LINE * len(below)
+    titles, below = wrapped_heading(title, subtitle)
+    top = (84 if len(views) > 1 else 48) + below
     figure.update_layout(
         template=template(theme),
-        title=heading(title, "<br>".join(map(markup, below))),
+        title=titles,
         height=top + _PANEL_HEIGHT + bottom,
         margin={"l": 60, "r": 16, "t": top, "b": bottom},
         legend=legend,

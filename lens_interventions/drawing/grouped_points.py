@@ -12,13 +12,12 @@ from .labels import markup
 from .menu import add_menu
 from .table_curves import Axes
 from .theme import template
-from .titles import LINE, heading
+from .titles import wrapped_heading
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 _LETTERS = 12  # of a place in one line, so that six have room in the narrowest figure
-_SUBTITLE = 94  # letters in one line
 _SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "triangle-down")
 _BESIDE = 0.16  # places between two groups, if they are few
 _SPREAD = 0.64  # places that all groups take at most
@@ -68,13 +67,12 @@ def grouped_points(
                 )
             )
     figure.add_hline(y=0, line=ZERO_LINE)
-    below = textwrap.wrap(subtitle, _SUBTITLE)
-    top = (84 if len(views) > 1 else 48) + LINE * len(below)
+    titles, below = wrapped_heading(title, subtitle)
     figure.update_layout(
         template=template("light"),
-        title=heading(title, "<br>".join(map(markup, below))),
-        height=440 + LINE * len(below),
-        margin={"l": 60, "r": 16, "t": top, "b": 120},
+        title=titles,
+        height=440 + below,
+        margin={"l": 60, "r": 16, "t": (84 if len(views) > 1 else 48) + below, "b": 120},
         legend={"orientation": "h", "y": -0.3, "yanchor": "top", "x": 0, "xanchor": "left"},
         xaxis={
             "title": {"text": axes.x_title},

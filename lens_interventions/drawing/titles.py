@@ -6,6 +6,7 @@ from typing import Any
 from .labels import markup
 
 LINE = 21  # pixels from one line of a title to the next: 1.3 of its font
+_SUBTITLE = 94  # letters of a heading's subtitle in one line, which fit the narrowest figure
 
 
 def headline(title: str, subtitle: str, width: float) -> list[str]:
@@ -46,3 +47,9 @@ def heading(text: str, subtitle: str = "") -> dict[str, Any]:
         "yanchor": "top",
         "pad": {"t": 12},
     }
+
+
+def wrapped_heading(text: str, subtitle: str) -> tuple[dict[str, Any], int]:
+    """A heading whose subtitle is plain text and is wrapped, and the pixels of its lines."""
+    lines = textwrap.wrap(subtitle, _SUBTITLE)
+    return heading(text, "<br>".join(map(markup, lines))), LINE * len(lines)
