@@ -16,6 +16,11 @@ from .state import State, defaults
 from .subject import Subject
 from .views import figure_values
 
+_LENSES = {
+    "raw": "raw logit lens",
+    "fitted": "fitted to the model's own text",
+    "given": "the one given",
+}
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
@@ -53,7 +58,7 @@ def _settings(subject: Subject) -> dict[str, Any]:
         "n_layers": int(cfg.n_layers),
         "other": None if subject.other is None else str(subject.other.cfg.model_name),
         "has_chat": getattr(bridge.tokenizer, "chat_template", None) is not None,
-        "lenses": subject.lenses(),
+        "lenses": {name: _LENSES[name] for name in subject.lenses()},
         "statistics": {
             name: row.title.format(token="the watched token") for name, row in statistics().items()
         },

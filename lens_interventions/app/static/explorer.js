@@ -176,17 +176,15 @@ function busy(on) {
 function showAll(options) {
   showState(options);
   showPrompt();
-  for (const button of document.querySelectorAll("[data-panel][role=tab]")) {
-    const chosen = button.dataset.panel === state.panel;
-    button.setAttribute("aria-selected", chosen);
-    button.tabIndex = chosen ? 0 : -1;
+  for (const tab of tabs) {
+    const chosen = tab.dataset.panel === state.panel;
+    tab.setAttribute("aria-selected", chosen);
+    tab.tabIndex = chosen ? 0 : -1;
   }
   byId("panel").setAttribute("aria-labelledby", `tab-${state.panel}`);
   for (const part of document.querySelectorAll("[data-for]")) {
     part.hidden = !part.dataset.for.split(" ").includes(state.panel);
   }
-  document.querySelector("[data-state=only_generated]").closest("label").hidden = state.panel !== "write";
-  document.querySelector("[data-state=only_position]").closest("label").hidden = state.panel !== "patch";
 }
 
 function typed(control) {

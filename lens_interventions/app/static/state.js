@@ -5,7 +5,7 @@ export const state = structuredClone(settings.defaults);
 
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 
-export function changed(values = state) {
+export function changed(values) {
   return Object.fromEntries(
     Object.entries(values).filter(([name, value]) => !same(value, settings.defaults[name])));
 }

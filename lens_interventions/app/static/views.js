@@ -11,11 +11,10 @@ let heatMap = null; // the one on show, with what marks its cells
 function places(panel) {
   if (views.dataset.panel !== panel) {
     views.dataset.panel = panel;
-    const parts = ["figure", "more"].map((name) =>
-      element("div", { className: name === "figure" ? "scroll" : "view", id: name }));
+    const figure = element("div", { className: "scroll", id: "figure" }, element("div", { id: "heat-map" }));
+    const more = element("div", { className: "view", id: "more" });
     // Three heat maps stand below what they come to.
-    empty(views, ...(panel === "patch" ? parts.reverse() : parts));
-    byId("figure").append(element("div", { id: "heat-map" }));
+    empty(views, ...(panel === "patch" ? [more, figure] : [figure, more]));
     heatMap = null;
   }
   return { figure: byId("heat-map"), more: byId("more") };
