@@ -67,18 +67,18 @@ class Subject:
 
     def __post_init__(self) -> None:
         # A model that cannot be read or write is refused before anything is served.
-        for model in [self.bridge] if self.other is None else [self.bridge, self.other]:
+        for model in self.models:
             require_kind(model, TransformerBridge, "the explorer")
             readout(model)
         if self.other is not None:
-            first, second = (model.tokenizer for model in (self.bridge, self.other))
+            first, second = (model.tokenizer for model in self.models)
             if first is None or second is None or first.get_vocab() != second.get_vocab():
                 raise ValueError(
                     f"{self.other.cfg.model_name} has another tokenizer than "
                     f"{self.bridge.cfg.model_name}, so their tokens cannot be compared: give "
                     "a second model with the same one"
                 )
-            depths = [int(model.cfg.n_layers) for model in (self.bridge, self.other)]
+            depths = [int(model.cfg.n_layers) for model in self.models]
             if depths[0] != depths[1]:
                 raise ValueError(
                     f"{self.other.cfg.model_name} has {depths[1]} layers and "
@@ -86,17 +86,20 @@ class Subject:
                     "compared: give a second model with as many"
                 )
 
+    @property
+    def models(self) -> list[TransformerBridge]:
+        """The model, and the second one if there is one."""
+        return [self.bridge] if self.other is None else [self.bridge, self.other]
+
     def model(self, *, second: bool) -> TransformerBridge:
         """The model, or the second one, which there must be then."""
-        model = self.other if second else self.bridge
-        assert model is not None
-        return model
+        return self.models[int(second)]
 
     def compared_names(self, state: State) -> tuple[str, str]:
         """What the two sides of a comparison are called."""
         if state.other_text:
             return "first prompt", "second prompt"
-        first, second = (str(self.model(second=side).cfg.model_name) for side in (False, True))
+        first, second = (str(model.cfg.model_name) for model in self.models)
         return (first, second) if first != second else ("first model", "second model")
 
     def chosen_lens(
@@ -163,14 +166,13 @@ class Subject:
         by hooks of the user, which may act differently each time, nor if the model was changed in
         the meantime.
         """
-        models = [model for model in (self.bridge, self.other) if model is not None]
-        condition = tuple(map(_condition, models))
+        condition = tuple(map(_condition, self.models))
         full_key = (key, condition)
         if None not in condition and full_key in self._kept:
             self._kept.move_to_end(full_key)
             return self._kept[full_key]
         made = make()
-        if None in condition or tuple(map(_condition, models)) != condition:
+        if None in condition or tuple(map(_condition, self.models)) != condition:
             return made
         self._kept[full_key] = made
         while len(self._kept) > _KEPT or _bytes(self._kept.values()) > _KEPT_BYTES:
