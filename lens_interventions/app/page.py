@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import Any
 
 from ..drawing.export import CONFIG
-from ..drawing.theme import THEMES, template
+from ..drawing.theme import templates
 from ..intervention.modes import MODES
 from ..intervention.sources import SOURCES
 from ..pages.rendering import environment
@@ -66,6 +66,6 @@ def _settings(subject: Subject) -> dict[str, Any]:
         "sources": {name: source.words for name, source in SOURCES.items()},
         "slopes": None if subject.slopes is None else figure_values(subject.slopes.plot()),
         "defaults": defaults() | {"layer": chosen_layer(subject, State())},
-        "templates": {name: template(name).to_plotly_json() for name in THEMES},  # type: ignore[arg-type]
+        "templates": templates(),
         "config": CONFIG,
     }

@@ -1,7 +1,7 @@
 """Light and dark plotly templates; a page switches a figure by replacing its template."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from .colours import EITHER_INK, LINES, PALETTES, colorscale
 
@@ -86,3 +86,8 @@ def template(name: ThemeName) -> "go.layout.Template":
             },
         }
     )
+
+
+def templates() -> dict[str, dict[str, Any]]:
+    """The template of each theme as JSON values, for a page that changes between them."""
+    return {name: template(name).to_plotly_json() for name in get_args(ThemeName)}

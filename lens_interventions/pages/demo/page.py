@@ -11,7 +11,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ... import __version__
 from ..._files import require_writable, write_text
 from ...drawing.export import CONFIG
-from ...drawing.theme import template
+from ...drawing.theme import templates
 from ...model.exclusive import exclusive
 from ..rendering import plain_figure
 from ..rendering import render as render_template
@@ -102,7 +102,6 @@ def render(
         for number, run in enumerate(runs)
         if run.figure is not None
     }
-    themes = {name: template(name).to_plotly_json() for name in ("light", "dark")}
     packages = ("transformer_lens", "transformers", "torch")
     return render_template(
         "demo/page.html",
@@ -113,7 +112,7 @@ def render(
         rule=RULE,
         runs=runs,
         figures=figures,
-        drawing={"config": CONFIG, "templates": themes},
+        drawing={"config": CONFIG, "templates": templates()},
         seconds=round(seconds),
         versions={"lens_interventions": __version__}
         | {name: metadata.version(name) for name in packages},
