@@ -113,7 +113,7 @@ class PatchedLM(TemplateLM):
         disable_tqdm: bool = False,
         **_: Any,
     ) -> list[tuple[float, bool]]:
-        continued, seeds = [], []
+        contexts, seeds = [], []
         for asked, context, continuation in requests:
             if not 0 < len(continuation) <= self.max_length:
                 raise ValueError(
@@ -121,14 +121,14 @@ class PatchedLM(TemplateLM):
                     f"have from 1 to max_length={self.max_length} tokens"
                 )
             context = list(context) or [self._prefix]
-            continued.append((context, continuation))
+            contexts.append(context)
             # Answers to one question share their random draws. Windows of a text come without a
             # question, and texts must not share theirs.
             seeds.append(_seed_of(context if asked is not None else [*context, *continuation]))
+        continuations = [continuation for *_, continuation in requests]
         # The last token is predicted and not read.
-        rooms = [self.max_length + 1 - len(continuation) for _, continuation in continued]
-        contexts = _cut([context for context, _ in continued], rooms)
-        continued = [(c, k) for c, (_, k) in zip(contexts, continued, strict=True)]
+        contexts = _cut(contexts, [self.max_length + 1 - len(each) for each in continuations])
+        continued = list(zip(contexts, continuations, strict=True))
         answers: list[Any] = [None] * len(continued)
         lengths = [len(context) + len(continuation) for context, continuation in continued]
         for rows in self._batches(range(len(continued)), lengths, disable_tqdm, "scoring"):
