@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from einops import rearrange, reduce
 from jaxtyping import Bool, Float
 
 from ...drawing.curves import Curve
@@ -106,7 +107,7 @@ def rarity(model: MeasuredModel) -> Section:
 def _measure(model: MeasuredModel) -> _Survival:
     bridge = model.bridge
     counts, paragraphs = _reference(model)
-    own, elsewhere, medians = [], [], []
+    own, elsewhere, occurrences = [], [], []
     step = max(1, len(paragraphs) // _EXCERPTS)
     for paragraph in paragraphs[::step][:_EXCERPTS]:
         ids = bridge.to_tokens(paragraph, truncate=False)[:, : _TOKENS + 1]
@@ -118,8 +119,10 @@ def _measure(model: MeasuredModel) -> _Survival:
         here = read.tokens[0].numpy()[:, None] == np.array(watched)
         own.append(_group_means(logs, here))
         elsewhere.append(_group_means(logs, ~here))
-        medians.append([counts[token] for token in watched])
-    by_group = np.array(medians).reshape(-1, 2, _WATCHED).swapaxes(0, 1).reshape(2, -1)
+        occurrences.append([counts[token] for token in watched])
+    by_group = rearrange(
+        np.array(occurrences), "excerpt (group token) -> group (excerpt token)", token=_WATCHED
+    )
     return _Survival(
         points=read.points,
         own=np.stack(own, axis=1),
@@ -147,7 +150,7 @@ def _group_means(
 ) -> Float[np.ndarray, "group point"]:
     """Means over each token's chosen positions, then over the tokens of each group."""
     means = (logs * chosen).sum(1) / chosen.sum(0)
-    return means.reshape(len(logs), len(_GROUPS), _WATCHED).mean(-1).T
+    return reduce(means, "point (group token) -> group point", "mean", token=_WATCHED)
 
 
 def _times(better: float) -> str:
