@@ -130,10 +130,7 @@ def contrasts() -> pd.DataFrame:
     """Differences of losses at the end, nats a token, with intervals over seeds and documents."""
     found = []
     for name, (arms, compared) in RUNS.items():
-        rows = pd.concat(
-            li.experiments.load_result(RESULTS / run).tables["rows"] for run in (name, *compared)
-        )
-        rows = rows[rows["condition"] == AS_TRAINED]
+        rows = rows_where(rows_of((name, *compared)), condition=AS_TRAINED)
         resampling = settings_of(name).resampling
         for (blocks, entry), here in rows.groupby(["blocks", "entry"]):
             for scope in SCOPES:
