@@ -125,10 +125,8 @@ def _rows(
 ) -> list[Int[Tensor, " _"]]:
     """The first tokens of each text of an item, without padding."""
     if max_tokens is None:
-        batch = token_batch(bridge, text, prepend_bos=prepend_bos)
-    else:
-        batch = _first(bridge, text, max_tokens, prepend_bos)
-    return [row[mask] for row, mask in zip(batch.tokens, batch.mask, strict=True)]
+        return token_batch(bridge, text, prepend_bos=prepend_bos).rows()
+    return _first(bridge, text, max_tokens, prepend_bos).rows()
 
 
 def _first(

@@ -108,6 +108,6 @@ def _rows_of_each(
             # Among texts there may be some that are ids, such as those that the model wrote.
             bos = prepend_bos if is_text(text) else None
             batch = token_batch(bridge, text, prepend_bos=bos, any_length=True)
-        yield [row[mask] for row, mask in zip(batch.tokens, batch.mask, strict=True)]
+        yield batch.rows()
     if number < 0:
         raise ValueError(NO_TEXT)

@@ -51,6 +51,10 @@ class TokenBatch:
         tokens = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=pad)
         return cls(tokens, column < lengths[:, None])
 
+    def rows(self) -> list[Int[Tensor, " _"]]:
+        """The real tokens of each row."""
+        return [row[mask] for row, mask in zip(self.tokens, self.mask, strict=True)]
+
     @property
     def lengths(self) -> Int[Tensor, " batch"]:
         """Number of real tokens of each row."""
@@ -148,10 +152,7 @@ def token_batch(
             + _made_readable(text_or_tokens)
             + (": pass its .text" if isinstance(getattr(text_or_tokens, "text", None), str) else "")
         )
-    _each(
-        [row[mask] for row, mask in zip(batch.tokens, batch.mask, strict=True)],
-        lambda ids: _check(bridge, ids, any_length),
-    )
+    _each(batch.rows(), lambda ids: _check(bridge, ids, any_length))
     if prepend_bos is not None and not is_text(text_or_tokens):
         raise ValueError(
             f"prepend_bos={prepend_bos} goes with texts, and token ids are read as they are: leave "
