@@ -134,24 +134,9 @@ def token_batch(
         batch = _from_tensor(text_or_tokens, attention_mask)
         if attention_mask is None:
             warn_of_padding(bridge, batch.tokens)
-    elif isinstance(text_or_tokens, Sequence) and any(isinstance(i, str) for i in text_or_tokens):
-        raise TypeError(
-            f"expected texts or ids, got both in one list: {reprlib.repr(text_or_tokens):.80}"
-        )
-    elif isinstance(text_or_tokens, Sequence) and len(text_or_tokens) > 0:
-        batch = TokenBatch.of_rows(_each(_as_rows(text_or_tokens), _id_row))
-    elif isinstance(text_or_tokens, Mapping) and "input_ids" in text_or_tokens:
-        raise TypeError(
-            f"expected a text or ids, got a {type(text_or_tokens).__name__} of a tokenizer: for "
-            'enc = tokenizer(...), pass enc["input_ids"], attention_mask=enc["attention_mask"]'
-        )
     else:
-        raise TypeError(
-            f"expected a text, a non-empty list of texts, token ids or an id tensor; got "
-            f"{type(text_or_tokens).__name__} {reprlib.repr(text_or_tokens):.80}"
-            + _made_readable(text_or_tokens)
-            + (": pass its .text" if isinstance(getattr(text_or_tokens, "text", None), str) else "")
-        )
+        _require_ids(text_or_tokens)
+        batch = TokenBatch.of_rows(_each(_as_rows(text_or_tokens), _id_row))
     _each(batch.rows(), lambda ids: _check(bridge, ids, any_length))
     if prepend_bos is not None and not is_text(text_or_tokens):
         raise ValueError(
@@ -162,12 +147,27 @@ def token_batch(
     return TokenBatch(batch.tokens.to(device), batch.mask.to(device))
 
 
-def _made_readable(array: Any) -> str:
-    """How to give an array or a column of a table, which are no sequences."""
-    if not hasattr(array, "tolist"):
-        return ""
-    holds_texts = any(isinstance(each, str) for each in array.tolist())
-    return f": {'pass list(texts)' if holds_texts else 'make it a tensor by torch.as_tensor'}"
+def _require_ids(given: Any) -> None:
+    """Raise `TypeError` for what is no sequence of ids, or of rows of them."""
+    if isinstance(given, Sequence) and any(isinstance(each, str) for each in given):
+        raise TypeError(f"expected texts or ids, got both in one list: {reprlib.repr(given):.80}")
+    if isinstance(given, Sequence) and len(given) > 0:
+        return
+    if isinstance(given, Mapping) and "input_ids" in given:
+        raise TypeError(
+            f"expected a text or ids, got a {type(given).__name__} of a tokenizer: for "
+            'enc = tokenizer(...), pass enc["input_ids"], attention_mask=enc["attention_mask"]'
+        )
+    instead = ""
+    if hasattr(given, "tolist"):  # an array or a column of a table, which are no sequences
+        holds_texts = any(isinstance(each, str) for each in given.tolist())
+        instead = ": pass list(texts)" if holds_texts else ": make it a tensor by torch.as_tensor"
+    if isinstance(getattr(given, "text", None), str):
+        instead += ": pass its .text"
+    raise TypeError(
+        "expected a text, a non-empty list of texts, token ids or an id tensor; got "
+        f"{type(given).__name__} {reprlib.repr(given):.80}{instead}"
+    )
 
 
 @contextmanager
