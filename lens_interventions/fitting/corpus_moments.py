@@ -5,7 +5,6 @@ from which a stopped pass continues are the same for all fits.
 """
 
 import hashlib
-import json
 import operator
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -113,11 +112,15 @@ def corpus_moments(
     labels = select_points(int(bridge.cfg.n_layers))
     fitted, held_out = (RidgeMoments(n_maps, d_model, d_model, device) for _ in "ab")
     counts = torch.zeros(len(bridge.W_E), dtype=torch.long, device=device)
-    sums, weights_hash = {"fitted": fitted, "held_out": held_out}, fingerprint(bridge)
+    weights_hash = fingerprint(bridge)
     settings = {"window": window, "skip_first": skip_first, "holdout": holdout}
-    kept = _Checkpoint(checkpoint, {"purpose": purpose, "model": weights_hash, **settings})
-    if state := kept.load():
-        kept.restore(state, sums, counts)
+    kept = _Checkpoint(
+        checkpoint,
+        {"purpose": purpose, "model": weights_hash, **settings},
+        {"fitted": fitted, "held_out": held_out},
+        counts,
+    )
+    kept.restore()
     windows = (
         piece
         for piece in token_pieces(bridge, texts, length=window, prepend_bos=prepend_bos)
@@ -140,9 +143,9 @@ def corpus_moments(
             add(moments, tokens, streams)
             moments.n += len(tokens)
             bar.update(len(tokens))
-            kept.save(sums, counts)
+            kept.save()
     kept.require_windows(holdout, window)
-    kept.save(sums, counts, now=True)
+    kept.save(now=True)
     note = {
         "model": str(bridge.cfg.model_name),
         "dtype": str(weight_dtype(bridge)).removeprefix("torch."),
@@ -182,15 +185,20 @@ class _Checkpoint:
     Attributes:
         path: of the file, or None.
         done: how many windows were summed.
-        rows: how many rows were summed, by the names of the sums.
     """
 
-    def __init__(self, path: str | Path | None, settings: Mapping[str, Any]) -> None:
-        """A pass continues only with the same `settings`."""
+    def __init__(
+        self,
+        path: str | Path | None,
+        settings: Mapping[str, Any],
+        sums: Mapping[str, RidgeMoments],
+        counts: Tensor,
+    ) -> None:
+        """It keeps `sums` and `counts`; a pass continues only with the same `settings`."""
         self.path = None if path is None else Path(path)
         self.done = 0
-        self.rows: dict[str, int] = {}
-        self._settings = json.loads(json.dumps(dict(settings)))
+        self._sums, self._counts = sums, counts
+        self._settings = dict(settings)
         self._hash = hashlib.sha256()
         self._expected: str | None = None
         self._saved = time.monotonic()
@@ -200,16 +208,17 @@ class _Checkpoint:
         """A hash of the windows so far."""
         return self._hash.hexdigest()[:16]
 
-    def load(self) -> dict[str, Tensor]:
-        """The tensors that were kept; none where there is no file.
+    def restore(self) -> None:
+        """Put what was kept back into the sums and counts, if there is a file.
 
-        Raises `ValueError` if the file is of other settings or of another kind.
+        Raises `ValueError` if the file is of other settings or of another kind, or if something in
+        it is missing or does not fit.
         """
         if self.path is None:
-            return {}
+            return
         require_writable(self.path)
         if not self.path.is_file():
-            return {}
+            return
         tensors, kept = load_tensors(self.path, kind="checkpoint")
         if kept.get("settings") != self._settings:
             raise ValueError(
@@ -219,8 +228,14 @@ class _Checkpoint:
         expected = {"done": int, "counts": dict, "digest": str}
         if wrong := [name for name, kind in expected.items() if type(kept.get(name)) is not kind]:
             raise ValueError(f"{self.path} is damaged in {', '.join(wrong)}: remove it")
-        self.done, self.rows, self._expected = kept["done"], kept["counts"], kept["digest"]
-        return tensors
+        self.done, self._expected = kept["done"], kept["digest"]
+        try:
+            for name, moments in self._sums.items():
+                of_sum = {key: tensors[f"{name}.{key}"] for key in moments.tensors()}
+                moments.restore(of_sum, kept["counts"][name])
+            self._counts.copy_(tensors["counts"])
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"{self.path} is damaged ({error}): remove it") from error
 
     def remaining(self, windows: Iterable[Int[Tensor, " pos"]]) -> Iterator[Int[Tensor, " pos"]]:
         """The windows after those that were summed.
@@ -241,21 +256,6 @@ class _Checkpoint:
                 f"{self.path} was made from other texts than these: give another path, or remove it"
             )
 
-    def restore(
-        self, tensors: Mapping[str, Tensor], sums: Mapping[str, RidgeMoments], counts: Tensor
-    ) -> None:
-        """Put what `save` kept back into `sums` and `counts`.
-
-        Raises `ValueError` if something is missing or does not fit.
-        """
-        try:
-            for name, moments in sums.items():
-                kept = {key: tensors[f"{name}.{key}"] for key in moments.tensors()}
-                moments.restore(kept, self.rows[name])
-            counts.copy_(tensors["counts"])
-        except (KeyError, RuntimeError) as error:
-            raise ValueError(f"{self.path} is damaged ({error}): remove it") from error
-
     def require_windows(self, holdout: int, window: int) -> None:
         """Raise `ValueError` if no window was held out."""
         if self.done < holdout:
@@ -265,22 +265,21 @@ class _Checkpoint:
                 "give more text, or a smaller window"
             )
 
-    def save(self, sums: Mapping[str, RidgeMoments], counts: Tensor, *, now: bool = False) -> None:
+    def save(self, *, now: bool = False) -> None:
         """Keep the sums and counts over the windows so far, at most once a minute unless `now`."""
         recent = time.monotonic() - self._saved < _SECONDS_BETWEEN_SAVES
         if self.path is None or (recent and not now):
             return
         tensors = {
             f"{name}.{key}": tensor
-            for name, moments in sums.items()
+            for name, moments in self._sums.items()
             for key, tensor in moments.tensors().items()
         }
-        self.rows = {name: moments.n for name, moments in sums.items()}
         kept = {
             "settings": self._settings,
             "done": self.done,
-            "counts": self.rows,
+            "counts": {name: moments.n for name, moments in self._sums.items()},
             "digest": self.digest,
         }
-        save_tensors(self.path, tensors | {"counts": counts}, kind="checkpoint", rest=kept)
+        save_tensors(self.path, tensors | {"counts": self._counts}, kind="checkpoint", rest=kept)
         self._saved = time.monotonic()
