@@ -142,13 +142,7 @@ def read_cells(
         for part, residuals in _gathered(pieces, cells, reducer.rows):
             for label, residual in residuals.items():
                 if lens is not None and label != FINAL:
-                    residuals[label] = lens(residual, point_layer(label, n_layers))
-                    _require_same_shape(residuals[label], residual, label)
-                    if not residuals[label].isfinite().all():
-                        raise ValueError(
-                            f"what the lens makes of finite residuals at {label} is not finite "
-                            "(NaN or infinite)"
-                        )
+                    residuals[label] = _mapped(lens, residual, label, n_layers)
             # A missing next token (-1) is read as token 0, and removed below.
             ids = {name: target[part].clamp(min=0) for name, target in targets.items()}
             for label, values in reducer.reduce(residuals, ids):
@@ -211,13 +205,22 @@ def _has_one_target(statistic: Statistic) -> bool:
     return statistic.kind in ("rank", "log_prob") and statistic.target != "watched"
 
 
-def _require_same_shape(mapped: object, residual: Tensor, label: str) -> None:
+def _mapped(
+    lens: Lens, residual: Float[Tensor, "row d_model"], label: str, n_layers: int
+) -> Float[Tensor, "row d_model"]:
+    """What a lens makes of finite residuals at a point, checked."""
+    mapped = lens(residual, point_layer(label, n_layers))
     shape = tuple(mapped.shape) if isinstance(mapped, Tensor) else type(mapped).__name__
     if shape != tuple(residual.shape):
         raise ValueError(
             f"the lens returned {shape} at {label} for a residual of shape "
             f"{tuple(residual.shape)}: a lens is f(residual, layer) -> residual"
         )
+    if not mapped.isfinite().all():
+        raise ValueError(
+            f"what the lens makes of finite residuals at {label} is not finite (NaN or infinite)"
+        )
+    return mapped
 
 
 def _require_finite(
