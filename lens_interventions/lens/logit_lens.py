@@ -261,7 +261,10 @@ def _trajectory(
     cells: Cells,
     labels: tuple[str, ...],
     collected: Mapping[str, Float[Tensor, "point row *rest"] | Int[Tensor, "point row *rest"]],
-    **rest: Any,
+    *,
+    watched: list[int],
+    compare_with: str,
+    settings: Mapping[str, Any],
 ) -> Trajectory:
     """Lay out the rows as `[point, batch, pos]`, padded on the right."""
     row, column, place = cells.row.cpu(), cells.column.cpu(), cells.place.cpu()
@@ -284,7 +287,6 @@ def _trajectory(
     statistics: dict[str, Any] = {
         name: laid_out(name, values) for name, values in collected.items()
     }
-    watched = rest.pop("watched")
     ids = {*tokens.unique().tolist(), *next_tokens.unique().tolist(), *watched}
     ids |= set(statistics["top_ids"].unique().tolist())
     if not watched:
@@ -298,6 +300,7 @@ def _trajectory(
         mask=mask,
         vocab=token_strings(bridge, ids - {-1}),
         watched=tuple(watched),
+        compare_with=compare_with,
+        settings=settings,
         **statistics,
-        **rest,
     )
