@@ -75,13 +75,12 @@ class UnlikelyComponents:
         import pandas
 
         cells = self.values.reshape(-1, self.values.shape[-1])
-        known = np.isfinite(cells)
         places = [
             {"statistic": statistic, "group": group, "point": point}
             for statistic, group, point in itertools.product(MEASURES, GROUPS, self.points)
         ]
-        totals, counts = np.where(known, cells, 0.0), known.astype(np.float64)
-        rows = interval_rows(places, totals, counts, level=level, seed=seed, mean="mean")
+        known = np.isfinite(cells).astype(np.float64)  # what counts 0 times is left out
+        rows = interval_rows(places, cells, known, level=level, seed=seed, mean="mean")
         return pandas.DataFrame(rows)
 
     def plot(
