@@ -207,33 +207,34 @@ def _measure(
     masks = [*unlikely, *(~mask for mask in unlikely), torch.ones_like(ids, dtype=torch.bool)]
     likely_directions = read.unit_directions(read.weight[ids])
 
-    def components(stream: Float[Tensor, "pos d_model"]) -> list[Tensor]:
-        rows = (stream - stream.mean(0)).to(read.weight)
+    def components(centred: Float[Tensor, "pos d_model"]) -> list[Tensor]:
+        rows = centred.to(read.weight)
         of_pools = [rows @ pool.directions.T for pool in pools]
         of_likely = (likely_directions @ rows[..., None])[..., 0]
         return [*of_pools, *of_pools, of_likely]
 
-    last = components(streams[-1])
+    centred = [stream - stream.mean(0) for stream in streams]
+    last = components(centred[-1])
     found = [
         [
-            _statistics(stream, here, there, mask)
-            for here, there, mask in zip(components(stream), last, masks, strict=True)
+            _statistics(rows, here, there, mask)
+            for here, there, mask in zip(components(rows), last, masks, strict=True)
         ]
-        for stream in streams
+        for rows in centred
     ]
     shares = [float(as_double(mask).mean()) for mask in unlikely]
     return np.array(found).transpose(2, 1, 0), np.array(shares)
 
 
 def _statistics(
-    stream: Float[Tensor, "pos d_model"],
+    centred: Float[Tensor, "pos d_model"],
     here: Float[Tensor, "pos direction"],
     there: Float[Tensor, "pos direction"],
     mask: Bool[Tensor, "pos direction"],
 ) -> tuple[float, float]:
-    rows = as_double(stream - stream.mean(0))
-    length = rows.square().sum(-1, keepdim=True)
+    """Both statistics of one group at one point."""
+    length = as_double(centred).square().sum(-1, keepdim=True)
     here, there = as_double(here * mask), as_double(there * mask)
     square = here.square()
-    size = (square / length).sum() / int(mask.sum()) * stream.shape[-1]
+    size = (square / length).sum() / int(mask.sum()) * centred.shape[-1]
     return float(size), float((here * there).sum() / square.sum())
