@@ -6,7 +6,7 @@ the logit of a token is a sum over components too (Elhage et al. 2021, "A Mathem
 Transformer Circuits"). TransformerLens takes the stream apart (`decompose_resid`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -86,6 +86,7 @@ def component_logits(
         for name, given in (("token", token), ("against", against))
         if given is not None
     }
+    asked, other = named.get("token"), named.get("against")
     final_hook = hook_name(FINAL, int(bridge.cfg.n_layers))
     wanted = ("hook_embed", "hook_pos_embed", "hook_attn_out", "hook_mlp_out", "attn.hook_z")
 
@@ -97,35 +98,36 @@ def component_logits(
     with hooks_as_found(bridge):
         _, cache = bridge.run_with_cache(batch.tokens, names_filter=is_wanted, **options)
     final = cache[final_hook]
-    labels, parts = _parts(bridge, read, cache, final, heads)
-    if "token" in named:
-        targets = named["token"][:, None].expand_as(batch.tokens)
+    parts = _parts(bridge, read, cache, final, heads)
+    if asked is not None:
+        targets = asked[:, None].expand_as(batch.tokens)
     else:
         guesses = [read(rows).argmax(-1) for rows in final.flatten(0, 1).split(LOGIT_ROWS)]
         targets = torch.cat(guesses).reshape(batch.tokens.shape)
     # Half precision loses too much in a sum.
     wide = at_least_float32(read.weight.dtype)
     direction = read.weight[targets].to(wide)
-    if "against" in named:
-        direction = direction - read.weight[named["against"]][:, None]
+    if other is not None:
+        direction = direction - read.weight[other][:, None]
     linear, shift = _frozen(read, final)
-    values = [(linear(part) * direction).sum(-1) for part in parts]
+    values = [(linear(part) * direction).sum(-1) for part in parts.values()]
     constant = (shift * direction).sum(-1)
     if read.bias is not None:
         constant = constant + read.bias[targets]
-        if "against" in named:
-            constant = constant - read.bias[named["against"]][:, None]
+        if other is not None:
+            constant = constant - read.bias[other][:, None]
     found = torch.stack([*values, constant]) * (1.0 if read.scale is None else read.scale)
     tokens, targets, mask = batch.tokens.cpu(), targets.cpu(), batch.mask.cpu()
-    subtracted = named["against"].cpu() if "against" in named else None
     ids = {*tokens.unique().tolist(), *targets.unique().tolist()}
-    ids |= set() if subtracted is None else set(subtracted.tolist())
+    if other is not None:
+        other = other.cpu()
+        ids |= set(other.tolist())
     return ComponentLogits(
-        components=(*labels, "bias"),
+        components=(*parts, "bias"),
         logits=found.cpu().masked_fill(~mask, torch.nan),
         tokens=tokens.where(mask, -1),
         targets=targets.where(mask, -1),
-        against=subtracted,
+        against=other,
         mask=mask,
         vocab=token_strings(bridge, ids),
     )
@@ -137,34 +139,42 @@ def _parts(
     cache: ActivationCache,
     final: Float[Tensor, "batch pos d_model"],
     heads: bool,
-) -> tuple[list[str], list[Float[Tensor, "batch pos d_model"]]]:
-    """The output of each component with its label, in stream order."""
-    name = bridge.cfg.architecture
+) -> dict[str, Float[Tensor, "batch pos d_model"]]:
+    """The output of each component by its label, in stream order."""
     try:
         stack, labels = cache.decompose_resid(return_labels=True)
     except KeyError as error:
         raise NotImplementedError(
-            f"{name} has no {error.args[0]}, so its stream cannot be taken apart into what "
-            "attention and MLPs write"
+            f"{bridge.cfg.architecture} has no {error.args[0]}, so its stream cannot be taken "
+            "apart into what attention and MLPs write"
         ) from error
     precision = product_dtype(read.weight)
     _require_sum(
         bridge, precision, stack.sum(0), final, "components write", "the stream that is read out"
     )
     parts = dict(zip(labels, stack, strict=True))
-    if not heads:
-        return list(parts), list(parts.values())
+    return _with_heads(bridge, precision, cache, parts) if heads else parts
+
+
+def _with_heads(
+    bridge: TransformerBridge,
+    precision: torch.dtype,
+    cache: ActivationCache,
+    parts: Mapping[str, Float[Tensor, "batch pos d_model"]],
+) -> dict[str, Float[Tensor, "batch pos d_model"]]:
+    """The same with the heads of each attention layer, and their bias, in its place."""
+    architecture = bridge.cfg.architecture
     missing = missing_hooks(bridge, [f"blocks.{i}.attn.hook_z" for i in range(len(bridge.blocks))])
     if missing:
         raise NotImplementedError(
-            f"{name} has no {missing[0]}, so its attention cannot be split into heads"
+            f"{architecture} has no {missing[0]}, so its attention cannot be split into heads"
         )
     # Where values are of another width than keys, as in multi-head latent attention.
     found, own = cache["blocks.0.attn.hook_z"].shape[-2], int(bridge.cfg.n_heads)
     if found != own:
         raise NotImplementedError(
-            f"TransformerLens takes the attention of {name} apart into {found} heads, and it has "
-            f"{own}: leave heads out"
+            f"TransformerLens takes the attention of {architecture} apart into {found} heads, and "
+            f"it has {own}: leave heads out"
         )
     of_heads, names = cache.stack_head_results(return_labels=True)
     by_layer: dict[str, dict[str, Tensor]] = {}
@@ -189,7 +199,7 @@ def _parts(
         # In half precision, a bias may be smaller than what rounding may come to.
         if (bias is not None and bool(bias.any())) or rest.abs().max() > rounding:
             split[f"{layer}_attn_bias"] = rest
-    return list(split), list(split.values())
+    return split
 
 
 def _require_sum(
