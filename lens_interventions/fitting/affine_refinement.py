@@ -102,8 +102,8 @@ def refine_affine_lens(
     kept_out, train = _split(windows, held_out)
     order = torch.Generator().manual_seed(operator.index(seed))
     training = _Training(head, lens, _streams(bridge, kept_out), learning_rate, steps)
-    best, history = training.measure(), []
-    history.append(float(best.mean()))
+    best = training.measure()
+    history = [float(best.mean())]
     chosen, stale, trained = training.maps(), 0, 0
     with progress_bar(total=steps, shown=progress, unit="step", desc="refining") as bar:
         bar.set_postfix(kl=history[-1])

@@ -149,12 +149,7 @@ def _factorized(
     positive, negative = np.split(components[order], 2, axis=-1)
     directions = torch.nn.functional.normalize(torch.from_numpy(positive - negative), dim=-1)
     importance = torch.from_numpy(weight[order] / np.square(parts).sum())
-    device = table.device
-    return (
-        directions.to(device),
-        importance.to(device),
-        torch.from_numpy(amounts[:, order]).to(device),
-    )
+    return directions, importance, torch.from_numpy(amounts[:, order]).to(table.device)
 
 
 def _named(
