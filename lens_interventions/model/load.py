@@ -114,8 +114,13 @@ def load_model(
         return boot_in_memory(name, asked, **options).eval()
     gguf = None if name is None else gguf_file(name)
     directory = None if name is None or gguf else local_directory(name)
-    if name is None or gguf or directory:
-        _require_no_revision(name, boot)
+    version = {option: boot[option] for option in _VERSIONS if boot.get(option) is not None}
+    if version and (name is None or gguf or directory):
+        raise ValueError(
+            f"{next(iter(version))} goes with a name on the hub, and "
+            f"{name or 'the embedded model'} has one version only: give the directory of the "
+            "checkpoint that you want"
+        )
     if name is None or gguf:
         with hub_offline(), _progress_bars.changed():
             converted = gguf_model(gguf) if gguf else embedded_model()
@@ -135,22 +140,14 @@ def load_model(
         with whole_weights():
             bridge = _boot_from_hub(os.fspath(name), **options)
         require_merged(bridge.original_model)
-        if version := [str(boot[option]) for option in _VERSIONS if boot.get(option) is not None]:
-            bridge.cfg.model_name += f"@{'-'.join(version)}"
+        if version:
+            bridge.cfg.model_name += f"@{'-'.join(map(str, version.values()))}"
     return bridge.eval()
 
 
 def _unlike_embedded(name: str) -> str:
     """The name of a user's model, which runs and pages must not take for the embedded one."""
     return f"{name} (local)" if name == NAME else name
-
-
-def _require_no_revision(name: str | os.PathLike[str] | None, boot: dict[str, Any]) -> None:
-    if given := [option for option in _VERSIONS if boot.get(option) is not None]:
-        raise ValueError(
-            f"{given[0]} goes with a name on the hub, and {name or 'the embedded model'} has one "
-            "version only: give the directory of the checkpoint that you want"
-        )
 
 
 def _check_device(device: str | torch.device) -> None:
