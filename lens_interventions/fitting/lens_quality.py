@@ -67,8 +67,8 @@ class LensQuality:
 
         rows = []
         for statistic in SHOWN:
-            counts = self._counts(statistic)
-            for lens, totals in self._totals(statistic, against).items():
+            sums, counts = self._sums(statistic, against)
+            for lens, totals in sums.items():
                 places = [
                     {"point": point, "statistic": statistic, "lens": lens} for point in self.points
                 ]
@@ -84,13 +84,14 @@ class LensQuality:
         """
         found = {}
         for statistic in SHOWN:
-            of = self._totals(statistic, against)
-            totals = np.stack([each.mean(0) for each in of.values()])
-            counts = np.broadcast_to(self._counts(statistic), totals.shape)
-            rng = np.random.default_rng(seed)
-            found[statistic] = dict(
-                zip(of, mean_intervals(totals, counts, rng=rng, level=level), strict=True)
+            sums, counts = self._sums(statistic, against)
+            intervals = mean_intervals(
+                np.stack([totals.mean(0) for totals in sums.values()]),
+                np.stack([counts] * len(sums)),
+                rng=np.random.default_rng(seed),
+                level=level,
             )
+            found[statistic] = dict(zip(sums, intervals, strict=True))
         return found
 
     def plot(self, **options: Any) -> "plotly.graph_objects.Figure":
@@ -103,21 +104,19 @@ class LensQuality:
         options = {"title": f"The logit lens, {names}"} | options
         return plot_aggregate(self.readings, SHOWN, **options)
 
-    def _totals(self, statistic: str, against: str) -> dict[str, np.ndarray]:
-        """Sums `[point, text]` of each reading, and their differences from one of them."""
+    def _sums(self, statistic: str, against: str) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Sums `[point, text]` of each reading, and their differences from one; their counts."""
         if against not in self.readings:
             raise ValueError(f"against must be one of {list(self.readings)}, got {against!r}")
-        index = self.readings[RAW].statistics.index(statistic)
+        raw = self.readings[RAW]
+        index = raw.statistics.index(statistic)
         totals = {name: reading.totals[index] for name, reading in self.readings.items()}
-        return totals | {
+        differences = {
             f"{name} - {against}": of - totals[against]
             for name, of in totals.items()
             if name != against
         }
-
-    def _counts(self, statistic: str) -> np.ndarray:
-        reading = self.readings[RAW]
-        return reading.counts[reading.statistics.index(statistic)]
+        return totals | differences, raw.counts[index]
 
 
 @exclusive
