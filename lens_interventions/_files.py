@@ -170,17 +170,16 @@ def restored(
                 if field.default is MISSING and field.default_factory is MISSING:
                     raise ValueError(f"{path} is damaged: it has no {name}")
                 continue
-            value = values[name]
-            if get_origin(hints[name]) is tuple and isinstance(value, list):
+            hint, value = hints[name], values[name]
+            if get_origin(hint) is tuple and isinstance(value, list):
                 value = tuple(value)
             # A tensor is checked here and not in a function, which would have a context of its own
             # in the tests.
-            plain = get_origin(hints[name]) in (None, UnionType)
-            if not (isinstance(value, hints[name]) if plain else _fits(value, hints[name])) or (
-                hints[name] is int and isinstance(value, bool)
-            ):
+            plain = get_origin(hint) in (None, UnionType)
+            fits = isinstance(value, hint) if plain else _fits(value, hint)
+            if not fits or (hint is int and isinstance(value, bool)):
                 raise ValueError(
-                    f"{path} is damaged: {name} is {_described(value)}, expected {hints[name]}"
+                    f"{path} is damaged: {name} is {_described(value)}, expected {hint}"
                 )
             given[name] = value
     for names, stack in lengths.values():
