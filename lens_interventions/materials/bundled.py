@@ -52,7 +52,7 @@ def templates() -> tuple[Template, ...]:
     Items share frames and words, so they are not independent: resample frames or words, or average
     over one of them first.
     """
-    data = _json("templates.json")
+    data = read_json("templates.json")
     return tuple(
         Template(
             frame["name"],
@@ -124,7 +124,7 @@ def _filled(
 
 def _by_register(file: str) -> tuple[Prompt, ...]:
     return tuple(
-        Prompt(text, register) for register, texts in _json(file).items() for text in texts
+        Prompt(text, register) for register, texts in read_json(file).items() for text in texts
     )
 
 
@@ -132,5 +132,6 @@ def _read(file: str) -> str:
     return (resources.files(__package__) / file).read_text(encoding="utf-8")
 
 
-def _json(file: str) -> Any:
+def read_json(file: str) -> Any:
+    """The values of a JSON file beside this module."""
     return json.loads(_read(file))

@@ -1,8 +1,8 @@
 """Requests for a sentence that ends in a given word, and the same without the word."""
 
-import json
 from dataclasses import dataclass
-from importlib import resources
+
+from .bundled import read_json
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,7 @@ def last_words() -> tuple[LastWord, ...]:
 
     Items share words, topics and phrasings, so they are not independent: resample all three.
     """
-    file = resources.files(__package__) / "last_words.json"
-    data = json.loads(file.read_text(encoding="utf-8"))
+    data = read_json("last_words.json")
     frames, words = data["frames"], data["words"]
     return tuple(
         LastWord(
