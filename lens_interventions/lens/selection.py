@@ -23,17 +23,18 @@ def require_prompt(number: int, n_prompts: int) -> None:
 
 def of_prompts(read: Read, prompts: list[int] | Int[Tensor, " row"]) -> Read:
     """The same at these prompts, in this order."""
-    chosen: dict[str, Any] = {
-        name: value[prompts] if value.ndim == 2 else value[:, prompts]
-        for name, value in read.tensors().items()
-    }
-    return replace(read, **chosen)
+    return _at(read, prompts)
 
 
 def at_columns(read: Read, columns: slice | list[int] | Bool[Tensor, " pos"]) -> Read:
     """The same at these columns of every prompt, in this order."""
+    return _at(read, slice(None), columns)
+
+
+def _at(read: Read, *place: Any) -> Read:
+    """The same at a place on the axes `batch` and `pos`, which statistics have after `point`."""
     chosen: dict[str, Any] = {
-        name: value[:, columns] if value.ndim == 2 else value[:, :, columns]
+        name: value[place] if value.ndim == 2 else value[:, *place]
         for name, value in read.tensors().items()
     }
     return replace(read, **chosen)
