@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from .._summary import summary
@@ -19,6 +19,7 @@ from ..model.argument_types import require_counts
 from ..model.points import FINAL, point_name
 from .figures.commitment import draw_commitment
 from .selection import require_prompt
+from .trajectory_fields import TrajectoryFields
 
 if TYPE_CHECKING:
     import pandas
@@ -147,38 +148,39 @@ class Commitment:
 
 
 def find_commitment(
-    points: tuple[str, ...],
-    final_rank: Int[Tensor, "point batch pos"],
-    final_log_prob: Float[Tensor, "point batch pos"],
-    mask: Bool[Tensor, "batch pos"],
-    *,
-    top: int | None,
-    probability: float | None,
-) -> tuple[Int[Tensor, "batch pos"], str]:
-    """The index of the first point from which the criterion holds without a break, and its name.
+    read: TrajectoryFields, *, top: int | None, probability: float | None
+) -> Commitment:
+    """The first point of a trajectory from which the criterion holds without a break.
 
-    `points`, `final_rank`, `final_log_prob` and `mask` are those of a trajectory; `top` and
-    `probability` are those of `Trajectory.commitment`.
+    `top` and `probability` are those of `Trajectory.commitment`.
 
     Raises `ValueError` if the last point is not the model's output or the criterion makes no sense.
     """
-    if points[-1] != FINAL:
+    if read.points[-1] != FINAL:
         raise ValueError(
-            f"the last point that was read is {points[-1]}, not {FINAL}: read the final point as "
-            "well, since it defines the final guess"
+            f"the last point that was read is {read.points[-1]}, not {FINAL}: read the final point "
+            "as well, since it defines the final guess"
         )
     if top is not None and probability is not None:
         raise ValueError(f"give top={top} or probability={probability}, not both")
     if probability is None:
         top = 1 if top is None else top
         require_counts(top=top)
-        holds = (final_rank >= 0) & (final_rank < top)
+        holds = (read.final_rank >= 0) & (read.final_rank < top)
         criterion = "on top" if top == 1 else f"among the top {top}"
     else:
         if not 0 <= probability < 1:
             raise ValueError(f"probability must be at least 0 and below 1, got {probability}")
-        holds = final_log_prob.exp() > probability
+        holds = read.final_log_prob.exp() > probability
         criterion = f"above a probability of {probability:g}"
     stays = holds.int().flip(0).cumprod(0).sum(0)  # points in a row, counted from the last
-    first = torch.where((stays > 0) & mask, len(points) - stays, -1)
-    return first, criterion
+    return Commitment(
+        points=read.points,
+        first=torch.where((stays > 0) & read.mask, len(read.points) - stays, -1),
+        criterion=criterion,
+        tokens=read.tokens,
+        guesses=read.top_ids[-1, ..., 0],
+        positions=read.positions,
+        mask=read.mask,
+        vocab=read.vocab,
+    )

@@ -104,24 +104,7 @@ class Trajectory(TrajectoryFields):
         Raises `ValueError` if the trajectory does not end at the final point, if both are given, or
         if one is out of range.
         """
-        first, criterion = find_commitment(
-            self.points,
-            self.final_rank,
-            self.final_log_prob,
-            self.mask,
-            top=top,
-            probability=probability,
-        )
-        return Commitment(
-            points=self.points,
-            first=first,
-            criterion=criterion,
-            tokens=self.tokens,
-            guesses=self.top_ids[-1, ..., 0],
-            positions=self.positions,
-            mask=self.mask,
-            vocab=self.vocab,
-        )
+        return find_commitment(self, top=top, probability=probability)
 
     def leaders(self, position: int, *, batch: int = 0) -> list[int]:
         """Ids of the tokens that are the top guess at some layer of a position, lowest layer first.

@@ -2,12 +2,12 @@
 
 import io
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from rich.console import Console
 
-from lens_interventions.lens.commitment import find_commitment
 from lens_interventions.lens.logit_lens import logit_lens
 from tests.support.figures import TEXTS
 from tests.support.tiny import shared_bridge, tiny_bridge
@@ -126,7 +126,6 @@ def test_progress_calls_a_function_and_ends_when_it_raises():
 
 def test_a_probability_that_is_only_reached_is_not_above_it():
     log_prob = torch.tensor([0.5, 0.75], dtype=torch.float64).log()[:, None, None]
-    rank, mask = torch.zeros(2, 1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool)
-    points = ("1_pre", "final_post")
-    first, _ = find_commitment(points, rank, log_prob, mask, top=None, probability=0.5)
-    assert first.tolist() == [[1]]
+    read = logit_lens(shared_bridge("llama"), [5], points=["1_pre", "final_post"])
+    found = replace(read, final_log_prob=log_prob).commitment(probability=0.5)
+    assert found.first.tolist() == [[1]]
