@@ -37,13 +37,9 @@ def load_tuned_lens(path_or_name: str | Path, *, revision: str | None = None) ->
     try:
         config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(
-            f"{folder} is not a checkpoint of tuned-lens: {_CONFIG} is not JSON ({error})"
-        ) from error
+        raise _no_checkpoint(folder, f"{_CONFIG} is not JSON ({error})") from error
     if not isinstance(config, dict):
-        raise ValueError(
-            f"{folder} is not a checkpoint of tuned-lens: {_CONFIG} is not a JSON object"
-        )
+        raise _no_checkpoint(folder, f"{_CONFIG} is not a JSON object")
     if config.get("lens_type", _KIND) != _KIND:
         raise ValueError(f"{folder} holds a {config['lens_type']!r}; only {_KIND!r} can be read")
     try:
@@ -55,13 +51,11 @@ def load_tuned_lens(path_or_name: str | Path, *, revision: str | None = None) ->
             [state.get(f"{layer}.bias", no_bias).float() for layer in range(n_layers)]
         )
     except KeyError as error:
-        raise ValueError(f"{folder} is not a checkpoint of tuned-lens: no {error}") from error
+        raise _no_checkpoint(folder, f"no {error}") from error
     except (EOFError, IndexError) as error:
-        raise ValueError(
-            f"{folder} is not a checkpoint of tuned-lens: {_PARAMETERS} holds no layer"
-        ) from error
+        raise _no_checkpoint(folder, f"{_PARAMETERS} holds no layer") from error
     except (AttributeError, TypeError, RuntimeError, UnpicklingError) as error:
-        raise ValueError(f"{folder} is not a checkpoint of tuned-lens: {error}") from error
+        raise _no_checkpoint(folder, str(error)) from error
     if weights.shape[1:] != (d_model, d_model) or biases.shape[1:] != (d_model,):
         raise ValueError(
             f"{folder} has maps of shape {tuple(weights.shape[1:])} and biases of "
@@ -85,6 +79,10 @@ def load_tuned_lens(path_or_name: str | Path, *, revision: str | None = None) ->
     )
 
 
+def _no_checkpoint(folder: Path, why: str) -> ValueError:
+    return ValueError(f"{folder} is not a checkpoint of tuned-lens: {why}")
+
+
 def _folder(path_or_name: str | Path, revision: str | None) -> Path:
     folder = Path(path_or_name)
     if folder.exists():
@@ -95,7 +93,7 @@ def _folder(path_or_name: str | Path, revision: str | None) -> Path:
             )
         missing = [name for name in (_CONFIG, _PARAMETERS) if not (folder / name).is_file()]
         if missing:
-            raise ValueError(f"{folder} is not a checkpoint of tuned-lens: no {missing[0]}")
+            raise _no_checkpoint(folder, f"no {missing[0]}")
         return folder
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
