@@ -14,17 +14,17 @@ from ..design.comparisons import (
     Comparison,
     question_rows,
     said_of,
-    verdicts_on,
     with_holm_over_categories,
     with_holm_over_questions,
 )
 from ..design.conditions import NO_PATCH, control_arms, source_arms
 from ..design.contrasts import contrasts
+from ..design.findings import Compared, judged_comparisons
 from ..design.grid_cells import effect_over_grid
 from ..design.material import text_tag
 from ..design.sequences import REPORT, SELECTION
 from ..design.totals import Measure, rows_with_tables, totals_by_category, totals_of
-from ..engine.results import Analysis, Finding, Tables
+from ..engine.results import Analysis, Tables
 from .bounds import bounds
 from .choice import Choice, choices
 from .comparison import compared, question_columns, writes_table
@@ -60,20 +60,18 @@ def analyse(settings: CopyingSettings, rows: Tables) -> Analysis:
         "slopes": slopes_table(rows),
         "rows": rows_with_tables({table: rows[table] for table in TABLES}),
     }
-    judged = verdicts_on(
-        list(comparisons.values()),
-        [(_margin(settings, question), "nats") for question in QUESTIONS],
-    )
-    findings = tuple(
-        Finding(
+    asked = [
+        Compared(
             question.text,
-            verdict,
+            comparisons[question.name],
             _method(rows, question, chosen[question.name], comparisons[question.name], limits),
             "sources",
+            _margin(settings, question),
+            "nats",
         )
-        for question, verdict in zip(QUESTIONS, judged, strict=True)
-    )
-    return Analysis(tables, findings, draw)
+        for question in QUESTIONS
+    ]
+    return Analysis(tables, judged_comparisons(asked), draw)
 
 
 def _contrasts(

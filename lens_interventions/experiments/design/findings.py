@@ -1,4 +1,8 @@
-"""Verdicts on contrasts that need no further references: a share, a correlation, a difference."""
+"""Findings on questions that are judged together, with Holm's correction over them.
+
+A contrast that needs no further references, such as a share, a correlation or a difference, answers
+an `Asked`; the true source against no patch and every control at once answers a `Compared`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +12,7 @@ import numpy as np
 from ...measures.intervals import Interval, holm
 from ...measures.verdicts import verdict, visible_by_width
 from ..engine.results import Finding
+from .comparisons import Comparison, verdicts_on
 from .contrasts import Contrast
 from .simultaneous import MAX_T
 
@@ -54,6 +59,36 @@ def judged(asked: Sequence[Asked]) -> tuple[Finding, ...]:
             each.figure,
         )
         for each, p_value in zip(asked, p_values, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A question on the true source, and the comparison with all its references that answers it.
+
+    Attributes:
+        question, method, figure: as in `Finding`.
+        comparison: what was found, with its p-values before any correction.
+        smallest_effect, units: as in `verdict`.
+    """
+
+    question: str
+    comparison: Comparison
+    method: str
+    figure: str
+    smallest_effect: float
+    units: str = ""
+
+
+def judged_comparisons(compared: Sequence[Compared]) -> tuple[Finding, ...]:
+    """A finding on each question, by `verdicts_on`."""
+    verdicts = verdicts_on(
+        [each.comparison for each in compared],
+        [(each.smallest_effect, each.units) for each in compared],
+    )
+    return tuple(
+        Finding(each.question, judged, each.method, each.figure)
+        for each, judged in zip(compared, verdicts, strict=True)
     )
 
 

@@ -22,18 +22,17 @@ from ..design.comparisons import (
     compare,
     question_rows,
     said_of,
-    verdicts_on,
     with_holm_over_categories,
     with_holm_over_questions,
     with_visible_by_width,
 )
 from ..design.conditions import NO_PATCH, Arm
 from ..design.contrasts import contrasts
-from ..design.findings import resampled
+from ..design.findings import Compared, judged_comparisons, resampled
 from ..design.material import text_tag
 from ..design.sequences import REPORT, SELECTION
 from ..design.totals import Totals, rows_with_tables, totals_by_category
-from ..engine.results import Analysis, Finding, Tables
+from ..engine.results import Analysis, Tables
 from .evaluation import NO_SEED, over_seeds
 from .figures import draw
 from .inspection_tables import read_tables_of
@@ -58,9 +57,6 @@ def analyse(settings: LearnedSettings, rows: Tables) -> Analysis:
         question.name: _with_seeds(settings, question, rows, averaged) for question in asked
     }
     compared_with = {name: _comparison(settings, totals) for name, totals in with_seeds.items()}
-    judged = verdicts_on(
-        list(compared_with.values()), [(question.smallest, question.units) for question in asked]
-    )
     seeds = _by_seed(settings, rows, asked)
     tables = {
         "contrasts": _contrasts(settings, asked, compared_with, with_seeds),
@@ -72,16 +68,18 @@ def analyse(settings: LearnedSettings, rows: Tables) -> Analysis:
         **read_tables_of(settings, rows),
         "rows": _kept_rows(rows),
     }
-    findings = tuple(
-        Finding(
+    compared = [
+        Compared(
             question.text,
-            verdict,
+            compared_with[question.name],
             _method(settings, question, compared_with[question.name], seeds, averaged),
             "materials",
+            question.smallest,
+            question.units,
         )
-        for question, verdict in zip(asked, judged, strict=True)
-    )
-    return Analysis(tables, findings, draw)
+        for question in asked
+    ]
+    return Analysis(tables, judged_comparisons(compared), draw)
 
 
 def _rows_of_pairs(

@@ -1,6 +1,6 @@
 """From rows to the tables, verdicts and figures of the loops experiment."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -13,17 +13,17 @@ from ..design.comparisons import (
     compare,
     question_rows,
     said_of,
-    verdicts_on,
     visible_beforehand,
     with_holm_over_questions,
 )
 from ..design.conditions import NO_PATCH, Arm, Cell, arm_label, control_arms
 from ..design.contrasts import Contrast, Resampling
+from ..design.findings import Compared, judged_comparisons
 from ..design.rules import GREEDY
 from ..design.samples import LOOPED, REP, sample_totals, shown_samples
 from ..design.sequences import REPORT, SELECTION
 from ..design.totals import Measure, Totals, totals_of
-from ..engine.results import Analysis, Finding, Tables
+from ..engine.results import Analysis, Tables
 from .choice import affordable, log_odds_totals, loops_cell, loss_totals, round_cell
 from .figures import draw
 from .kept_rows import kept_rows
@@ -38,11 +38,11 @@ REPETITION_QUESTION = "Does seeing the true token help greedy decoding to repeat
 def analyse(settings: LoopsSettings, rows: Tables) -> Analysis:
     """The analysis of a run."""
     chosen = Choice.of(rows, settings)
-    asked = (
-        _share_question(rows, chosen, settings),
-        _rep_question(rows, chosen, settings),
-        _escape_question(rows, chosen, settings),
-    )
+    asked = {
+        "loops": _share_question(rows, chosen, settings),
+        "repetition": _rep_question(rows, chosen, settings),
+        "escape": _escape_question(rows, chosen, settings),
+    }
     tables = {
         "conditions": condition_table(rows, settings),
         "contrasts": _contrasts(asked),
@@ -53,15 +53,7 @@ def analyse(settings: LoopsSettings, rows: Tables) -> Analysis:
         "samples": shown_samples(rows["samples"], chosen.control, settings.shown),
         "rows": kept_rows(rows),
     }
-    judged = verdicts_on(
-        [question.compared for question in asked],
-        [(question.smallest, question.units) for question in asked],
-    )
-    findings = tuple(
-        Finding(question.text, verdict, question.method, question.figure)
-        for question, verdict in zip(asked, judged, strict=True)
-    )
-    return Analysis(tables, findings, draw)
+    return Analysis(tables, judged_comparisons([*asked.values()]), draw)
 
 
 @dataclass(frozen=True)
@@ -95,19 +87,6 @@ class Choice:
         )
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """A question with its comparison, and how a reader is told of it."""
-
-    name: str
-    text: str
-    compared: Comparison
-    method: str
-    figure: str
-    smallest: float
-    units: str = ""
-
-
 _CHOSEN = (
     " The cell of the patch ({cell}) was chosen on another part of the {material}, among those "
     "that raise the loss on held-out prose by at most {budget:g} nats (or, where none does, as "
@@ -116,7 +95,7 @@ _CHOSEN = (
 )
 
 
-def _share_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> _Asked:
+def _share_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> Compared:
     here, other = (_greedy(rows["samples"], LOOPED, half) for half in (REPORT, SELECTION))
     true, references = Arm.at(chosen.cell), [NO_PATCH, *chosen.controls]
 
@@ -140,18 +119,12 @@ def _share_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> _A
         f"{_means(here, [NO_PATCH, true, *chosen.controls])}. {said_of(compared, '')}"
         + _how_chosen(rows, true, chosen.controls, "prompts", settings)
     )
-    return _Asked(
-        "loops",
-        LOOPS_QUESTION,
-        compared,
-        method,
-        "loop_share",
-        settings.smallest_share,
-        "of samples",
+    return Compared(
+        LOOPS_QUESTION, compared, method, "loop_share", settings.smallest_share, "of samples"
     )
 
 
-def _rep_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> _Asked:
+def _rep_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> Compared:
     here, other = (_greedy(rows["samples"], REP, half) for half in (REPORT, SELECTION))
     true, references = Arm.at(chosen.cell), [NO_PATCH, *chosen.controls]
     compared = _compare(against(here, true), here, other, true, references, settings)
@@ -161,12 +134,10 @@ def _rep_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> _Ask
         f"are resampled. {said_of(compared, '')}"
         + _how_chosen(rows, true, chosen.controls, "prompts", settings)
     )
-    return _Asked(
-        "repetition", REPETITION_QUESTION, compared, method, "frontier", settings.smallest_share
-    )
+    return Compared(REPETITION_QUESTION, compared, method, "frontier", settings.smallest_share)
 
 
-def _escape_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> _Asked:
+def _escape_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> Compared:
     here, other = (log_odds_totals(rows, half) for half in (REPORT, SELECTION))
     true, references = Arm.at(chosen.round_cell), [NO_PATCH, *chosen.round_controls]
     compared = _compare(against(here, true), here, other, true, references, settings)
@@ -177,8 +148,7 @@ def _escape_question(rows: Tables, chosen: Choice, settings: LoopsSettings) -> _
         f"{_means(here, [NO_PATCH, true, *chosen.round_controls])}. {said_of(compared, 'nats')}"
         + _how_chosen(rows, true, chosen.round_controls, "passages", settings)
     )
-    return _Asked(
-        "escape",
+    return Compared(
         ESCAPE_QUESTION,
         compared,
         method,
@@ -207,16 +177,16 @@ def _compare(
     )
 
 
-def _contrasts(asked: Sequence[_Asked]) -> pd.DataFrame:
+def _contrasts(asked: Mapping[str, Compared]) -> pd.DataFrame:
     """The report half: the true source minus all its references, and minus each.
 
     `p_holm` is corrected over the questions in the joint rows, and over the comparisons of the same
     question in the others.
     """
     found = []
-    for question in asked:
-        common = {"question": question.name, "measure": question.figure}
-        found += [{**common, **row} for row in question_rows(question.compared)]
+    for name, question in asked.items():
+        common = {"question": name, "measure": question.figure}
+        found += [{**common, **row} for row in question_rows(question.comparison)]
     return with_holm_over_questions(pd.DataFrame(found)).drop(columns="measure")
 
 

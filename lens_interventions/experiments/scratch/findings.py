@@ -8,16 +8,10 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ...drawing.labels import capital, counted
-from ..design.comparisons import (
-    Comparison,
-    compare,
-    said_of,
-    verdicts_on,
-    with_visible_by_width,
-)
+from ..design.comparisons import Comparison, compare, said_of, with_visible_by_width
 from ..design.conditions import LONGER, Arm
 from ..design.contrasts import Contrast, Resampling
-from ..design.findings import resampled
+from ..design.findings import Compared, judged_comparisons, resampled
 from ..design.text_scopes import ALL, COPYABLE
 from ..engine.results import Finding
 from .arms import NONE
@@ -51,29 +45,27 @@ def findings(settings: ScratchSettings, rows: pd.DataFrame) -> tuple[Finding, ..
     those of all networks.
     """
     present = set(rows["scope"])
-    asked = [
-        (named["network"], here, scope)
-        for named, here in by_network(settings, rows)
-        for scope in _JUDGED
-        if scope in present
-    ]
-    compared = [_compare(settings, here, scope) for _, here, scope in asked]
-    margins = [_margin(settings, scope) for *_, scope in asked]
-    found = []
-    for (network, here, scope), comparison, judged in zip(
-        asked, compared, verdicts_on(compared, margins), strict=True
-    ):
-        question, _, figure = _JUDGED[scope]
-        gains = question.format(scope=scope, steps=last_step(here, "true"))
-        found.append(
-            Finding(
-                f"Does a model that grows up with the true token {gains}? ({network})",
-                judged,
-                _said(settings, here, comparison, network, scope),
-                figure,
-            )
-        )
-    return tuple(found)
+    return judged_comparisons(
+        [
+            _compared(settings, here, named["network"], scope)
+            for named, here in by_network(settings, rows)
+            for scope in _JUDGED
+            if scope in present
+        ]
+    )
+
+
+def _compared(settings: ScratchSettings, rows: pd.DataFrame, network: str, scope: str) -> Compared:
+    question, _, figure = _JUDGED[scope]
+    gains = question.format(scope=scope, steps=last_step(rows, "true"))
+    comparison = _compare(settings, rows, scope)
+    return Compared(
+        f"Does a model that grows up with the true token {gains}? ({network})",
+        comparison,
+        _said(settings, rows, comparison, network, scope),
+        figure,
+        *_margin(settings, scope),
+    )
 
 
 def _margin(settings: ScratchSettings, scope: str) -> tuple[float, str]:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from ...engine.results import Finding
-from ..comparisons import Comparison, said_of, verdicts_on
-from ..findings import resampled
+from ..comparisons import Comparison, said_of
+from ..findings import Compared, judged_comparisons, resampled
 from ..text_scopes import ALL, COPYABLE, OTHER, SECOND
 from .settings import TrainedPatchSettings
 
@@ -40,27 +40,26 @@ def findings_on_texts(
         what intervals know of, and `{said}` for the comparison.
     """
     of_copies = (COPYABLE, SECOND)
-    margins = [
-        (settings.smallest_copyable if scope in of_copies else settings.smallest_all, "nats")
-        for scope in compared
-    ]
-    judged = verdicts_on([*compared.values()], margins)
-    return tuple(
-        Finding(
-            question.format(text=QUESTIONS[scope]),
-            verdict,
-            method.format(
-                n=losses.loc[losses["scope"] == scope, "cluster"].nunique(),
-                clusters="sequences" if scope == SECOND else _DOCUMENTS,
-                resampled=resampled(
-                    "Sequences" if scope == SECOND else "Documents", len(settings.seeds)
-                ),
-                said=said_of(comparison, "nats"),
+    return judged_comparisons(
+        [
+            Compared(
+                question.format(text=QUESTIONS[scope]),
+                comparison,
+                method.format(
+                    n=losses.loc[losses["scope"] == scope, "cluster"].nunique(),
+                    clusters="sequences" if scope == SECOND else _DOCUMENTS,
+                    resampled=resampled(
+                        "Sequences" if scope == SECOND else "Documents", len(settings.seeds)
+                    ),
+                    said=said_of(comparison, "nats"),
+                )
+                + _said_penalties(settings),
+                "gain",
+                settings.smallest_copyable if scope in of_copies else settings.smallest_all,
+                "nats",
             )
-            + _said_penalties(settings),
-            "gain",
-        )
-        for (scope, comparison), verdict in zip(compared.items(), judged, strict=True)
+            for scope, comparison in compared.items()
+        ]
     )
 
 
