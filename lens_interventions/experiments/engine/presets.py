@@ -38,6 +38,7 @@ class Plan(Generic[S]):
         analyse: makes tables and verdicts from the settings and all rows.
         files: names the files that units read and no setting names, as in `Experiment`; the last
             argument says whether to show progress in making them.
+        forget: frees what the units of a process share, which is done after every run.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Plan(Generic[S]):
     stages: Callable[[S, TransformerBridge], Mapping[str, Stage]]
     analyse: Callable[[S, Tables], Analysis]
     files: Callable[[S, TransformerBridge, bool], Mapping[str, str]] = lambda *_: {}
+    forget: Callable[[], None] = lambda: None
 
     def run(
         self,
@@ -57,20 +59,23 @@ class Plan(Generic[S]):
         progress: bool,
     ) -> Result:
         """Run the experiment with `settings`, or with those of the preset if there are none."""
-        bridge = ModelSource(model).bridge()
-        size = ModelSize(int(bridge.cfg.n_layers), int(bridge.cfg.d_model))
-        chosen = self.preset(preset, size) if settings is None else settings
-        presets = {name: self.preset(name, size) for name in get_args(Preset)}
-        require_instance("settings", chosen, type(presets["quick"]))
-        experiment = Experiment(
-            self.name,
-            chosen,
-            self.stages(chosen, bridge),
-            self.analyse,
-            presets,
-            self.files(chosen, bridge, progress),
-        )
-        return run(experiment, model, out=out, executor=executor, progress=progress)
+        try:
+            bridge = ModelSource(model).bridge()
+            size = ModelSize(int(bridge.cfg.n_layers), int(bridge.cfg.d_model))
+            chosen = self.preset(preset, size) if settings is None else settings
+            presets = {name: self.preset(name, size) for name in get_args(Preset)}
+            require_instance("settings", chosen, type(presets["quick"]))
+            experiment = Experiment(
+                self.name,
+                chosen,
+                self.stages(chosen, bridge),
+                self.analyse,
+                presets,
+                self.files(chosen, bridge, progress),
+            )
+            return run(experiment, model, out=out, executor=executor, progress=progress)
+        finally:
+            self.forget()
 
 
 def require_preset(name: Any) -> None:

@@ -21,6 +21,7 @@ PLAN: Plan[IncrementSettings] = Plan(
     lambda preset, size: IncrementSettings.preset(preset, size.n_layers, size.d_model),
     lambda _settings, _bridge: STAGES,
     analyse,
+    forget=forget_residuals,
 )
 
 
@@ -61,7 +62,4 @@ def increment(
     `ValueError` for an unknown preset, a layer that the model does not have, or too little text;
     `NotImplementedError` for a model that the two streams do not fit.
     """
-    try:
-        return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
-    finally:
-        forget_residuals()
+    return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

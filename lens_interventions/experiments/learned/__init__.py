@@ -24,6 +24,7 @@ PLAN: Plan[LearnedSettings] = Plan(
     lambda preset, size: LearnedSettings.preset(preset, size.n_layers, size.d_model),
     stages_of,
     analyse,
+    forget=forget_residuals,
 )
 
 
@@ -68,7 +69,4 @@ def learned(
     material without sequences or a corpus without text; `NotImplementedError` for a model that the
     two streams do not fit.
     """
-    try:
-        return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
-    finally:
-        forget_residuals()
+    return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

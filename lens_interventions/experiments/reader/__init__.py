@@ -21,6 +21,7 @@ PLAN: Plan[ReaderSettings] = Plan(
     lambda preset, size: ReaderSettings.preset(preset, size.n_layers),
     lambda _settings, _bridge: STAGES,
     analyse,
+    forget=forget_residuals,
 )
 
 
@@ -63,7 +64,4 @@ def reader(
     `NotImplementedError` for a model that the two streams do not fit, or whose blocks have no
     matrices that can be adapted.
     """
-    try:
-        return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
-    finally:
-        forget_residuals()
+    return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)

@@ -20,6 +20,7 @@ PLAN: Plan[RecallSettings] = Plan(
     lambda preset, _size: RecallSettings.preset(preset),
     lambda _settings, _bridge: STAGES,
     analyse,
+    forget=forget_probe,
 )
 
 
@@ -60,7 +61,4 @@ def recall(
     `ValueError` for an unknown preset, and `RuntimeError` if a basis needs a package that is not
     installed.
     """
-    try:
-        return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
-    finally:
-        forget_probe()
+    return PLAN.run(model, preset, settings, out=out, executor=executor, progress=progress)
