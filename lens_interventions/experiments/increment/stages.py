@@ -13,6 +13,7 @@ from ..design.kept_writes import encoded_write
 from ..design.trained_patches.losses import UNTRAINED, measure_untrained
 from ..design.trained_patches.own_texts import writing_stage
 from ..design.trained_patches.splits import to_measure, to_train, windows_by_part
+from ..design.trained_patches.trainings import training_units
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit
@@ -49,16 +50,7 @@ def try_rates(
     """
     require_blocks([settings.layer], int(bridge.cfg.n_layers))
     texts = to_train(windows_by_part(bridge, settings), rows)
-    return [
-        Unit(
-            PILOT,
-            f"rate{number}",
-            measure_trial,
-            _base_training(settings, rate, settings.pilot_steps, texts),
-            keeps_file=True,
-        )
-        for number, rate in enumerate(settings.learning_rates)
-    ]
+    return _trials(PILOT, settings, KNOWN, texts)
 
 
 def train_base(
@@ -67,7 +59,7 @@ def train_base(
     """The training of the base, at the best rate."""
     rate = best_rate(rows[PILOT])
     texts = to_train(windows_by_part(bridge, settings), rows)
-    parameters = _base_training(settings, rate, settings.base_steps, texts)
+    parameters = _first_training(settings, KNOWN, settings.base_steps, rate, texts)
     return [Unit(FIRST, BASE, measure_base, parameters, keeps_file=True)]
 
 
@@ -79,22 +71,7 @@ def try_increments(
     All increments are then trained at the rate that is best for the true token.
     """
     texts = to_train(windows_by_part(bridge, settings), rows)
-    same = {"layer": settings.layer, "rank": settings.rank, "steps": settings.pilot_steps}
-    return [
-        Unit(
-            TRIAL,
-            f"rate{number}",
-            measure_trial,
-            {
-                "base": _base(rows),
-                "training": {"source": "true", "seed": settings.seeds[0], **same},
-                "options": asdict(settings.options_at(rate)),
-                "texts": texts,
-            },
-            keeps_file=True,
-        )
-        for number, rate in enumerate(settings.learning_rates)
-    ]
+    return _trials(TRIAL, settings, "true", texts, base=_base(rows))
 
 
 def train_increments(
@@ -114,17 +91,7 @@ def train_increments(
     return [
         Unit(TABLE, UNTRAINED, measure_untrained, material),
         Unit(TABLE, BASE, measure_alone, {"base": base, "material": material}),
-        *(
-            Unit(
-                TABLE,
-                f"{source}-seed{seed}",
-                measure_increment,
-                {"training": {"source": source, "seed": seed, **same}, **common},
-                keeps_file=True,
-            )
-            for seed in settings.seeds
-            for source in settings.sources
-        ),
+        *training_units(TABLE, settings, measure_increment, same, common),
     ]
 
 
@@ -141,12 +108,29 @@ def _base(rows: Tables) -> str:
     return encoded_write(bytes(rows[FIRST]["write"].iloc[0]))
 
 
-def _base_training(
-    settings: IncrementSettings, rate: float, steps: int, texts: Mapping[str, Any]
+def _trials(
+    table: str, settings: IncrementSettings, source: str, texts: Mapping[str, Any], **base: str
+) -> list[Unit]:
+    """A short training for each learning rate, on a `base` if there is one."""
+    return [
+        Unit(
+            table,
+            f"rate{number}",
+            measure_trial,
+            {**base, **_first_training(settings, source, settings.pilot_steps, rate, texts)},
+            keeps_file=True,
+        )
+        for number, rate in enumerate(settings.learning_rates)
+    ]
+
+
+def _first_training(
+    settings: IncrementSettings, source: str, steps: int, rate: float, texts: Mapping[str, Any]
 ) -> dict[str, Any]:
+    """The parameters of a training with the first seed."""
     return {
         "training": {
-            "source": KNOWN,
+            "source": source,
             "layer": settings.layer,
             "rank": settings.rank,
             "steps": steps,

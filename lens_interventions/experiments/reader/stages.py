@@ -10,6 +10,7 @@ from ...model.points import require_blocks
 from ..design.trained_patches.losses import measure_untrained
 from ..design.trained_patches.own_texts import writing_stage
 from ..design.trained_patches.splits import to_measure, to_train, windows_by_part
+from ..design.trained_patches.trainings import training_units
 from ..engine.results import Tables
 from ..engine.run import Stage
 from ..engine.work_units import Unit
@@ -22,7 +23,7 @@ TABLE = "training"
 def training_stage(
     bridge: TransformerBridge, settings: ReaderSettings, rows: Tables
 ) -> Sequence[Unit]:
-    """All trainings, seed by seed, so that a run that is stopped has complete seeds.
+    """The model as it is, and all trainings.
 
     Raises `ValueError` for a layer or rank that the model does not have, or too little text.
     """
@@ -45,17 +46,7 @@ def training_stage(
     }
     return [
         Unit(TABLE, "untrained", measure_untrained, material),
-        *(
-            Unit(
-                TABLE,
-                f"{source}-seed{seed}",
-                measure_reader,
-                {"training": {"source": source, "seed": seed, **same}, **common},
-                keeps_file=True,
-            )
-            for seed in settings.seeds
-            for source in settings.sources
-        ),
+        *training_units(TABLE, settings, measure_reader, same, common),
     ]
 
 

@@ -1,18 +1,46 @@
 """A training of a patch as part of an experiment."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from ....intervention.training.options import TrainingOptions
 from ....intervention.training.result import TrainedPatch
 from ....intervention.training.train_patch import train_patch
 from ...engine.json_values import from_values
+from ...engine.work_units import Unit
 from ..shared_residuals import shared_residuals
 from .losses import Windows
+from .settings import TrainedPatchSettings
 from .splits import CHOOSING, PRESERVED, TRAINING
+
+
+def training_units(
+    table: str,
+    settings: TrainedPatchSettings,
+    measure: Callable[..., pd.DataFrame],
+    training: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+) -> list[Unit]:
+    """All trainings, seed by seed, so that a run that is stopped has complete seeds.
+
+    `training` are the arguments of `train_patch` that all of them share, `parameters` the others of
+    `measure`.
+    """
+    return [
+        Unit(
+            table,
+            f"{source}-seed{seed}",
+            measure,
+            {"training": {"source": source, "seed": seed, **training}, **parameters},
+            keeps_file=True,
+        )
+        for seed in settings.seeds
+        for source in settings.sources
+    ]
 
 
 def trained(
