@@ -117,6 +117,30 @@ def compare(
     return Comparison(of_reference, joint, lower_is_better, smallest_visible)
 
 
+def compare_trainings(
+    true_minus: Callable[[str, Resampling], Contrast],
+    others: Sequence[str],
+    resampling: Resampling,
+    *,
+    alone: str,
+) -> Comparison:
+    """Compare the training with the true token with `others`, by a measure that should be low.
+
+    `true_minus` makes the contrast with one of them, by its name. `alone` is the one that stands
+    for no patch.
+    """
+    name_of = {NO_PATCH if name == alone else Arm(name, 0, 1.0, "trained"): name for name in others}
+    found = compare(
+        lambda references, resampling: [
+            true_minus(name_of[reference], resampling) for reference in references
+        ],
+        list(name_of),
+        resampling,
+        lower_is_better=True,
+    )
+    return with_visible_by_width(found)
+
+
 def against(totals: Totals, arm: Arm) -> ContrastsWith:
     """A function that contrasts `arm` with references, paired over the clusters of `totals`."""
 

@@ -1,16 +1,14 @@
 """Differences of arms that share texts and seeds, with intervals over both."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
-from ..design.conditions import NO_PATCH, Arm
 from ..design.contrasts import Contrast, Resampling, seed_contrast
 from ..design.rows_of_sums import rows_where
 from ..design.text_scopes import AS_TRAINED
-from .arms import UNWRITTEN, name_of
+from .arms import name_of
 from .settings import ScratchSettings
 
 IN_CONTEXT = "in context"
@@ -60,8 +58,3 @@ def difference(
     one = rows_where(rows, arm=arms[0], scope=scope, step=at[0], condition=condition)
     other = rows_where(rows, arm=arms[1], scope=scope, step=at[1], condition=AS_TRAINED)
     return seed_contrast(one, other, resampling)
-
-
-def arm_of(name: str) -> Arm:
-    """An arm as comparisons name it."""
-    return replace(NO_PATCH, source=name) if name in UNWRITTEN else Arm(name, 0, 1.0, "learned")

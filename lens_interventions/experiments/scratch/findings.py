@@ -3,19 +3,17 @@
 The third is about loops, if texts were decoded freely.
 """
 
-from collections.abc import Sequence
-
 import pandas as pd
 
 from ...drawing.labels import capital, counted
-from ..design.comparisons import Comparison, compare, said_of, with_visible_by_width
-from ..design.conditions import LONGER, Arm
+from ..design.comparisons import Comparison, compare_trainings, said_of
+from ..design.conditions import LONGER
 from ..design.contrasts import Contrast, Resampling
 from ..design.findings import Compared, judged_comparisons, resampled
 from ..design.text_scopes import ALL, COPYABLE
 from ..engine.results import Finding
 from .arms import NONE
-from .contrasts import arm_of, by_network, difference, last_step
+from .contrasts import by_network, difference, last_step
 from .decoding import LOOPED
 from .settings import ScratchSettings
 
@@ -76,20 +74,11 @@ def _margin(settings: ScratchSettings, scope: str) -> tuple[float, str]:
 
 
 def _compare(settings: ScratchSettings, rows: pd.DataFrame, scope: str) -> Comparison:
-    def true_minus(references: Sequence[Arm], resampling: Resampling) -> list[Contrast]:
-        return [
-            difference(rows, resampling, scope=scope, arms=("true", reference.source))
-            for reference in references
-        ]
+    def true_minus(arm: str, resampling: Resampling) -> Contrast:
+        return difference(rows, resampling, scope=scope, arms=("true", arm))
 
     controls = [arm for arm in settings.trained_arms if arm not in ("true", NONE)]
-    compared = compare(
-        true_minus,
-        [arm_of(NONE), *map(arm_of, controls)],
-        settings.resampling,
-        lower_is_better=True,
-    )
-    return with_visible_by_width(compared)
+    return compare_trainings(true_minus, [NONE, *controls], settings.resampling, alone=NONE)
 
 
 def _said(

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ..comparisons import Comparison, compare, with_visible_by_width
-from ..conditions import NO_PATCH, Arm
+from ..comparisons import Comparison, compare_trainings
 from ..contrasts import Contrast, Resampling, seed_contrast
 from ..rows_of_sums import range_of_seeds, rows_where
 from ..text_scopes import AS_TRAINED
@@ -24,17 +23,11 @@ def against_all(
 
     `alone` names the one of the `references` that stands for no patch.
     """
-    source_of = {NO_PATCH if name == alone else _arm(name): name for name in references}
-    found = compare(
-        lambda references, resampling: [
-            difference(losses, resampling, scope=scope, minus=source_of[reference])
-            for reference in references
-        ],
-        list(source_of),
-        resampling,
-        lower_is_better=True,
-    )
-    return with_visible_by_width(found)
+
+    def true_minus(source: str, resampling: Resampling) -> Contrast:
+        return difference(losses, resampling, scope=scope, minus=source)
+
+    return compare_trainings(true_minus, references, resampling, alone=alone)
 
 
 def difference(
@@ -84,7 +77,3 @@ def curve_tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
         means = range_of_seeds(told, ["penalised", "source", "step"])
         found["penalties"] = means.rename(columns=ends)
     return found
-
-
-def _arm(source: str) -> Arm:
-    return Arm(source, 0, 1.0, "trained")
