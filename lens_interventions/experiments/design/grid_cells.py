@@ -43,9 +43,4 @@ def best_of_forms(totals: Totals) -> dict[str, Cell]:
 
 def most_specific(totals: Totals, cells: Sequence[Cell]) -> Cell:
     """The cell where the true source is furthest ahead of its best control, or least behind."""
-
-    def disadvantage(cell: Cell) -> float:
-        difference = totals.mean(Arm.at(cell)) - totals.mean(totals.best(control_arms(cell)))
-        return difference if totals.lower_is_better else -difference
-
-    return min(cells, key=disadvantage)
+    return max(cells, key=lambda cell: totals.lead(Arm.at(cell), control_arms(cell)))

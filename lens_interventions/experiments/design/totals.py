@@ -96,6 +96,11 @@ class Totals:
         """The arm with the best mean, the first of equals."""
         return (min if self.lower_is_better else max)(arms, key=self.mean)
 
+    def lead(self, arm: Arm, controls: Iterable[Arm]) -> float:
+        """How far the mean of `arm` is ahead of the best control's; below 0 if it is behind."""
+        difference = self.mean(arm) - self.mean(self.best(controls))
+        return -difference if self.lower_is_better else difference
+
     def difference(self, arm: Arm, reference: Arm) -> Float[np.ndarray, "cluster ..."]:
         """The sums of `arm` minus those of `reference` in each cell."""
         return self.cells[self.arms.index(arm)] - self.cells[self.arms.index(reference)]

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import pandas as pd
+
 from ..design.material import text_tag
 from ..design.questions import Question
 from ..design.samples import LOOPED
@@ -30,23 +32,25 @@ class LearnedQuestion(Question):
 
     Attributes:
         smallest: the smallest difference worth talking about, in `units`.
-        divisions: only categories with one of these tags; all categories if there are none.
+        all_tokens: whether it is about all tokens of texts, and not about those with a tag.
         units: of the measure.
         items: what is counted.
     """
 
     smallest: float
-    divisions: tuple[str, ...] = ()
+    all_tokens: bool = False
     units: str = "nats"
     items: str = "predictions"
 
     def totals(self, rows: Tables, half: str) -> Totals:
         """Sums of the measure per arm and cluster, over one half of the material."""
         found = rows[self.table]
-        if self.divisions:
-            last = found["category"].str.split().str[-1]
-            found = found[last.isin(self.divisions)]
-        return totals_of(found, self.measure, half)
+        return totals_of(each_token_once(found) if self.all_tokens else found, self.measure, half)
+
+
+def each_token_once(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of rows of text, which divide the tokens in several ways, those of one division."""
+    return rows[rows["category"].str.split().str[-1].isin(["copyable", "other"])]
 
 
 def questions(settings: LearnedSettings) -> list[LearnedQuestion]:
@@ -62,7 +66,7 @@ def questions(settings: LearnedSettings) -> list[LearnedQuestion]:
                 Measure("loss", frozenset({tag})),
                 "loss on all tokens",
                 smallest=material.smallest_text,
-                divisions=("copyable", "other"),
+                all_tokens=True,
             )
             for text, tag in kinds
         ),

@@ -5,7 +5,7 @@ The reported numbers are those of the report half.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pandas as pd
@@ -92,15 +92,15 @@ def best_training(settings: LearnedSettings, rows: Tables, of: Sequence[Training
     """
     totals = totals_of(over_seeds(rows["induction"]), _COPIES, SELECTION)
 
-    def advantage(training: Training) -> float:
-        arm = training.arm
-        controls = [
-            totals.mean(Arm(source, arm.layer, arm.strength, arm.mode))
-            for source in settings.sweep_controls
-        ]
-        return min(controls) - totals.mean(arm)
+    def lead(training: Training) -> float:
+        return totals.lead(training.arm, swept_controls(settings, training))
 
-    return max((training for training in of if training.source == "true"), key=advantage)
+    return max((training for training in of if training.source == "true"), key=lead)
+
+
+def swept_controls(settings: LearnedSettings, training: Training) -> list[Arm]:
+    """The arms of the controls that the sweeps train like `training`."""
+    return [replace(training.arm, source=source) for source in settings.sweep_controls]
 
 
 def best_layer(settings: LearnedSettings, rows: Tables) -> int:

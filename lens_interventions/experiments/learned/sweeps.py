@@ -1,7 +1,6 @@
 """Tables of the sweeps: the true source against its best control by layer and by rank."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pandas as pd
 
@@ -10,8 +9,9 @@ from ..design.contrasts import contrast
 from ..design.sequences import REPORT, SELECTION
 from ..design.totals import Measure, Totals, totals_of
 from ..engine.results import Tables
+from .questions import each_token_once
 from .settings import LearnedSettings
-from .stages import best_layer, best_of_sweeps, layer_trainings, rank_trainings
+from .stages import best_layer, best_of_sweeps, layer_trainings, rank_trainings, swept_controls
 from .writes import Training
 
 _MATERIALS = {"random copies": "induction", "text": "text"}
@@ -47,9 +47,7 @@ def _swept(
         for training in trainings:
             if training.source != "true":
                 continue
-            arm = training.arm
-            controls = [replace(arm, source=source) for source in settings.sweep_controls]
-            control = min(controls, key=selecting.mean)
+            arm, control = training.arm, selecting.best(swept_controls(settings, training))
             for one, other in ((arm, control), (arm, NO_PATCH), (control, NO_PATCH)):
                 found.append(
                     {
@@ -67,7 +65,7 @@ def _swept(
 def _totals(rows: Tables, table: str, half: str) -> Totals:
     found = rows[table]
     if table == "text":
-        found = found[found["category"].str.split().str[-1].isin(["copyable", "other"])]
+        found = each_token_once(found)
     return totals_of(found, Measure("loss"), half)
 
 
