@@ -113,9 +113,8 @@ def _categories(
 
     `p_holm` is corrected over the categories of one division and comparison.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for name, question, tags in _divisions(settings):
-        parts: list[dict[str, Any]] = []
         part = rows[question.table]
         for label, measure, totals in totals_by_category(part, question.measure, tags, REPORT):
             common = {
@@ -127,9 +126,8 @@ def _categories(
                 "unpatched": totals.mean(NO_PATCH),
             }
             comparison = compared(settings, rows, question, measure, chosen[question.name])
-            parts += [{**common, **row} for row in comparison.rows()]
-        found += with_holm_over_categories(parts)
-    return pd.DataFrame(found)
+            found += [{**common, **row} for row in comparison.rows()]
+    return pd.DataFrame(with_holm_over_categories(found))
 
 
 def _divisions(

@@ -226,10 +226,13 @@ def question_rows(
 
 
 def with_holm_over_categories(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Add `p_holm`, corrected over the rows with the same `minus`, which then follow each other."""
-    comparisons: dict[str, list[Mapping[str, Any]]] = {}
+    """Add `p_holm`, corrected over the categories: rows with the same `division` and `minus`.
+
+    These rows then follow each other.
+    """
+    comparisons: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
-        comparisons.setdefault(row["minus"], []).append(row)
+        comparisons.setdefault((row["division"], row["minus"]), []).append(row)
     return [row for part in comparisons.values() for row in with_holm(part)]
 
 

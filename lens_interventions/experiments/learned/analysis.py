@@ -227,11 +227,9 @@ def _categories(
             {tag: {tag} for tag in ("common", "rare", "near", "far", "single", "several")},
         ),
     ]
-    found = []
+    found: list[dict[str, Any]] = []
     for division, name, tags in divisions:
         question = by_name[name]
-        true = main_arm(settings)
-        of_division: list[dict[str, Any]] = []
         part = rows[question.table]
         for label, _, totals in totals_by_category(part, question.measure, tags, REPORT):
             common = {
@@ -242,14 +240,13 @@ def _categories(
                 "count": int(totals.counts.sum()),
             }
             comparison = compare(
-                against(totals, true),
+                against(totals, main_arm(settings)),
                 _references(settings),
                 settings.resampling,
                 lower_is_better=question.measure.lower_is_better,
             )
-            of_division += [{**common, **row} for row in comparison.rows()]
-        found += with_holm_over_categories(of_division)
-    return pd.DataFrame(found)
+            found += [{**common, **row} for row in comparison.rows()]
+    return pd.DataFrame(with_holm_over_categories(found))
 
 
 def _curves(rows: pd.DataFrame) -> pd.DataFrame:
