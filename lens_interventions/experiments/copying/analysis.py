@@ -41,7 +41,12 @@ def analyse(settings: CopyingSettings, rows: Tables) -> Analysis:
     """Tables, one verdict per question, and figures."""
     chosen = choices(settings, rows)
     comparisons = {
-        question.name: compared(settings, rows, question, question.measure, chosen[question.name])
+        question.name: compared(
+            settings,
+            question.totals(rows, REPORT),
+            chosen[question.name],
+            question.totals(rows, SELECTION),
+        )
         for question in QUESTIONS
     }
     limits = bounds(settings, rows)
@@ -93,7 +98,7 @@ def _contrasts(
             comparison = (
                 comparisons[question.name]
                 if measure == question.measure
-                else compared(settings, rows, question, measure, choice)
+                else compared(settings, totals, choice)
             )
             arms = [choice.tempered, *control_arms(choice.cell)]
             alone = contrasts(totals, [(arm, NO_PATCH) for arm in arms], settings.resampling)
@@ -125,7 +130,7 @@ def _categories(
                 "count": int(totals.counts.sum()),
                 "unpatched": totals.mean(NO_PATCH),
             }
-            comparison = compared(settings, rows, question, measure, chosen[question.name])
+            comparison = compared(settings, totals, chosen[question.name])
             found += [{**common, **row} for row in comparison.rows()]
     return pd.DataFrame(with_holm_over_categories(found))
 

@@ -4,20 +4,18 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from ...measures.intervals import holm
 from ..design.comparisons import (
     Comparison,
-    against,
-    compare,
+    compare_arms,
     visible_beforehand,
     with_visible_by_width,
 )
 from ..design.conditions import NO_PATCH, Arm, Cell, control_arms
-from ..design.sequences import REPORT, SELECTION
-from ..design.totals import Measure, totals_of
+from ..design.contrasts import with_holm
+from ..design.sequences import REPORT
+from ..design.totals import Measure, Totals
 from ..engine.results import Tables
 from .choice import Choice
 from .questions import QUESTIONS, CopyingQuestion
@@ -28,35 +26,21 @@ WRITES = "no patch and every other write"
 
 
 def compared(
-    settings: CopyingSettings,
-    rows: Tables,
-    question: CopyingQuestion,
-    measure: Measure,
-    choice: Choice,
+    settings: CopyingSettings, totals: Totals, choice: Choice, selection: Totals | None = None
 ) -> Comparison:
-    """The true source against no patch and every control.
+    """The true source against no patch and every control, on the report half.
 
-    The unpatched model at its best temperature is one of the controls.
+    The unpatched model at its best temperature is one of the controls. The totals of the selection
+    half say which effect was visible.
     """
     true = Arm.at(choice.cell)
     references = [NO_PATCH, choice.tempered, *control_arms(choice.cell)]
-    totals = totals_of(rows[question.table], measure, REPORT)
     visible = None
-    if measure == question.measure:
+    if selection is not None:
         visible = visible_beforehand(
-            totals_of(rows[question.table], measure, SELECTION),
-            true,
-            references,
-            totals.n_clusters,
-            settings.resampling.level,
+            selection, true, references, totals.n_clusters, settings.resampling.level
         )
-    found = compare(
-        against(totals, true),
-        references,
-        settings.resampling,
-        lower_is_better=measure.lower_is_better,
-        smallest_visible=visible,
-    )
+    found = compare_arms(totals, true, references, settings.resampling, smallest_visible=visible)
     return with_visible_by_width(found) if totals.are_crossed else found
 
 
@@ -71,15 +55,14 @@ def writes_table(
     found = []
     for question in QUESTIONS:
         choice, measure = chosen[question.name], question.measure
-        joint, *_ = compare(
-            against(totals_of(rows[question.table], measure, REPORT), Arm.at(choice.cell)),
+        joint, *_ = compare_arms(
+            question.totals(rows, REPORT),
+            Arm.at(choice.cell),
             [NO_PATCH, *control_arms(choice.cell)],
             settings.resampling,
-            lower_is_better=measure.lower_is_better,
         ).rows()
         found.append({**question_columns(question, measure, choice.cell), **joint, "minus": WRITES})
-    table = pd.DataFrame(found)
-    return table.assign(p_holm=holm(table["p_value"].to_numpy(dtype=np.float64)))
+    return pd.DataFrame(with_holm(found))
 
 
 def question_columns(question: CopyingQuestion, measure: Measure, cell: Cell) -> dict[str, Any]:

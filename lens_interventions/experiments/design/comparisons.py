@@ -150,6 +150,24 @@ def against(totals: Totals, arm: Arm) -> ContrastsWith:
     return contrasts_with
 
 
+def compare_arms(
+    totals: Totals,
+    arm: Arm,
+    references: Sequence[Arm],
+    resampling: Resampling,
+    *,
+    smallest_visible: float | None = None,
+) -> Comparison:
+    """Compare `arm` with `references`, which include no patch, over the clusters of `totals`."""
+    return compare(
+        against(totals, arm),
+        references,
+        resampling,
+        lower_is_better=totals.lower_is_better,
+        smallest_visible=smallest_visible,
+    )
+
+
 def visible_beforehand(
     selection: Totals, arm: Arm, references: Sequence[Arm], n: int, level: float
 ) -> float | None:

@@ -18,8 +18,7 @@ from ...drawing.labels import capital, counted
 from ...measures.behaviour import bin_by
 from ..design.comparisons import (
     Comparison,
-    against,
-    compare,
+    compare_arms,
     question_rows,
     said_of,
     with_holm_over_categories,
@@ -135,12 +134,7 @@ def _comparison(settings: LearnedSettings, with_seeds: Totals) -> Comparison:
     """
     # Seeds are the same in both halves, so the other half says nothing of how they vary.
     return with_visible_by_width(
-        compare(
-            against(with_seeds, main_arm(settings)),
-            _references(settings),
-            settings.resampling,
-            lower_is_better=with_seeds.lower_is_better,
-        )
+        compare_arms(with_seeds, main_arm(settings), _references(settings), settings.resampling)
     )
 
 
@@ -239,11 +233,8 @@ def _categories(
                 "category": label,
                 "count": int(totals.counts.sum()),
             }
-            comparison = compare(
-                against(totals, main_arm(settings)),
-                _references(settings),
-                settings.resampling,
-                lower_is_better=question.measure.lower_is_better,
+            comparison = compare_arms(
+                totals, main_arm(settings), _references(settings), settings.resampling
             )
             found += [{**common, **row} for row in comparison.rows()]
     return pd.DataFrame(with_holm_over_categories(found))
