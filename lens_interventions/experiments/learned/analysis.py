@@ -52,11 +52,13 @@ def analyse(settings: LearnedSettings, rows: Tables) -> Analysis:
     rows = {**rows, LOOPS: loop_rows(rows[SAMPLES])}
     averaged = {table: over_seeds(rows[table]) for table in TABLES}
     asked = questions(settings)
+    of_seeds = {question.name: _of_seeds(settings, question, rows) for question in asked}
     with_seeds = {
-        question.name: _with_seeds(settings, question, rows, averaged) for question in asked
+        question.name: _with_seeds(settings, question, of_seeds[question.name], averaged)
+        for question in asked
     }
     compared_with = {name: _comparison(settings, totals) for name, totals in with_seeds.items()}
-    seeds = _by_seed(settings, rows, asked)
+    seeds = _by_seed(settings, of_seeds)
     tables = {
         "contrasts": _contrasts(settings, asked, compared_with, with_seeds),
         "seeds": seeds,
@@ -114,10 +116,12 @@ def _of_seeds(settings: LearnedSettings, question: LearnedQuestion, rows: Tables
 
 
 def _with_seeds(
-    settings: LearnedSettings, question: LearnedQuestion, rows: Tables, averaged: Tables
+    settings: LearnedSettings,
+    question: LearnedQuestion,
+    of_seeds: Sequence[Totals],
+    averaged: Tables,
 ) -> Totals:
     """The report half's sums of the main arms, with an axis of seeds after all others."""
-    of_seeds = _of_seeds(settings, question, rows)
     arms = (main_arm(settings), *_references(settings))
     cells = np.stack(
         [np.stack([seed.cells[seed.arms.index(arm)] for seed in of_seeds], -1) for arm in arms]
@@ -176,20 +180,17 @@ def _kept_rows(rows: Tables) -> pd.DataFrame:
     return kept[kept["half"] == REPORT].reset_index(drop=True)
 
 
-def _by_seed(
-    settings: LearnedSettings, rows: Tables, asked: Sequence[LearnedQuestion]
-) -> pd.DataFrame:
+def _by_seed(settings: LearnedSettings, of_seeds: Mapping[str, Sequence[Totals]]) -> pd.DataFrame:
     """Each seed alone: the true source minus no patch, and minus each control."""
-    found = []
-    for question in asked:
-        pairs = [(main_arm(settings), reference) for reference in _references(settings)]
-        of_seeds = _of_seeds(settings, question, rows)
-        for seed, totals in zip(settings.seeds, of_seeds, strict=True):
-            found += [
-                {"question": question.name, "seed": seed, **row}
-                for row in _rows_of_pairs(settings, totals, pairs)
-            ]
-    return pd.DataFrame(found)
+    pairs = [(main_arm(settings), reference) for reference in _references(settings)]
+    return pd.DataFrame(
+        [
+            {"question": question, "seed": seed, **row}
+            for question, each in of_seeds.items()
+            for seed, totals in zip(settings.seeds, each, strict=True)
+            for row in _rows_of_pairs(settings, totals, pairs)
+        ]
+    )
 
 
 def _categories(
