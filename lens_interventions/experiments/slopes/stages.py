@@ -1,6 +1,6 @@
 """The stages: slopes, curvatures, patched runs, and how a write could be read and learned."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from transformer_lens.model_bridge import TransformerBridge
@@ -32,9 +32,7 @@ def materials_of(
 
     Raises `ValueError` if a half has none, or the model cannot read so many tokens at once.
     """
-    found: dict[str, list[TokenSequence]] = {}
-    for sequence in text_sequences(bridge, settings.material):
-        found.setdefault(sequence.tags, []).append(sequence)
+    found = _by_text(text_sequences(bridge, settings.material))
     found[COPIES] = induction_sequences(bridge, settings.material)
     require_room(bridge, ceiling_tokens=settings.ceiling_tokens)
     for name, sequences in found.items():
@@ -170,11 +168,9 @@ def ceiling_stage(
     sequences = _long_texts(bridge, settings)
     held_out = [sequence for sequence in sequences if sequence.half == REPORT]
     curved = [
-        number
-        for material in dict.fromkeys(sequence.tags for sequence in held_out)
-        for number in [i for i, each in enumerate(held_out) if each.tags == material][
-            : settings.curved_texts
-        ]
+        held_out.index(sequence)
+        for of_text in _by_text(held_out).values()
+        for sequence in of_text[: settings.curved_texts]
     ]
     return [
         Unit(
@@ -206,10 +202,7 @@ def _of_mechanism(
     bridge: TransformerBridge, settings: SlopesSettings
 ) -> dict[str, list[TokenSequence]]:
     """Natural text, as much of each kind, and copies, of the report half."""
-    by_text: dict[str, list[TokenSequence]] = {}
-    for sequence in _long_texts(bridge, settings):
-        if sequence.half == REPORT:
-            by_text.setdefault(sequence.tags, []).append(sequence)
+    by_text = _by_text(each for each in _long_texts(bridge, settings) if each.half == REPORT)
     share = -(-settings.mechanism_texts // len(by_text))
     natural = [sequence for each in by_text.values() for sequence in each[:share]]
     copies = induction_sequences(bridge, settings.material)
@@ -221,9 +214,17 @@ def _of_mechanism(
 
 def _long_texts(bridge: TransformerBridge, settings: SlopesSettings) -> list[TokenSequence]:
     sequences = text_sequences(bridge, settings.long_material)
-    for name in dict.fromkeys(sequence.tags for sequence in sequences):
-        require_both_halves([each for each in sequences if each.tags == name], name)
+    for name, of_text in _by_text(sequences).items():
+        require_both_halves(of_text, name)
     return sequences
+
+
+def _by_text(sequences: Iterable[TokenSequence]) -> dict[str, list[TokenSequence]]:
+    """Natural text by its source, whose name is the tag."""
+    found: dict[str, list[TokenSequence]] = {}
+    for sequence in sequences:
+        found.setdefault(sequence.tags, []).append(sequence)
+    return found
 
 
 def _common(
