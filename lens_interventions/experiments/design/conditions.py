@@ -235,6 +235,11 @@ def spread_layers(n_layers: int, n: int) -> tuple[int, ...]:
     return tuple(sorted({round(lowest + i * step) for i in range(n)}))
 
 
+def layer_at(depth: float, n_layers: int) -> int:
+    """The layer at a share of a model's depth."""
+    return min(round(depth * n_layers), n_layers - 1)
+
+
 def arm_label(arm: Arm, *, with_cell: bool = False) -> str:
     """An arm in words."""
     if arm == NO_PATCH:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from ...intervention.training.options import TrainingOptions
+from ..design.conditions import layer_at
 from ..design.setting_checks import require_at_least, require_bias
 from ..design.trained_patches.settings import TrainedPatchSettings
 from ..engine.presets import Preset, require_preset
@@ -69,7 +70,7 @@ class IncrementSettings(TrainedPatchSettings):
         Raises `ValueError` for another name.
         """
         require_preset(name)
-        full = cls(layer=min(round(0.77 * n_layers), n_layers - 1))
+        full = cls(layer=layer_at(0.77, n_layers))
         if d_model is not None:
             full = replace(full, rank=min(64, d_model))
         if name == "full":

@@ -7,6 +7,7 @@ from ...intervention.sources import SOURCES, Draws, source_names
 from ...intervention.training.options import TrainingOptions
 from ...measures.behaviour import MIN_LENGTH
 from ...model.points import require_blocks
+from ..design.conditions import layer_at
 from ..design.contrasts import Resampling
 from ..design.material import CopyingMaterial
 from ..design.setting_checks import (
@@ -160,9 +161,10 @@ class LearnedSettings:
         Raises `ValueError` for another name.
         """
         require_preset(name)
-        layer = min(round(0.73 * n_layers), n_layers - 1)
         rank = 64 if name == "full" else 16
-        full = cls(layer=layer, rank=rank if d_model is None else min(rank, d_model))
+        full = cls(
+            layer=layer_at(0.73, n_layers), rank=rank if d_model is None else min(rank, d_model)
+        )
         if name == "full":
             return full.with_sweeps(n_layers, d_model)
         return replace(
@@ -191,9 +193,7 @@ class LearnedSettings:
 
         Ranks beyond the width `d_model` are left out.
         """
-        layers = {
-            min(round(part * n_layers), n_layers - 1) for part in (0.4, 0.6, 0.73, 0.83, 0.93)
-        }
+        layers = {layer_at(depth, n_layers) for depth in (0.4, 0.6, 0.73, 0.83, 0.93)}
         return replace(
             self,
             sweep_layers=tuple(sorted(layers)),

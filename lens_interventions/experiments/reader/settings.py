@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from ...intervention.adapted_reader import Adapt, require_adapt
 from ...intervention.training.checks import check_strength
 from ...intervention.training.options import TrainingOptions
+from ..design.conditions import layer_at
 from ..design.setting_checks import require_at_least
 from ..design.trained_patches.settings import TrainedPatchSettings
 from ..engine.presets import Preset, require_preset
@@ -66,7 +67,7 @@ class ReaderSettings(TrainedPatchSettings):
         Raises `ValueError` for another name.
         """
         require_preset(name)
-        full = cls(layer=min(round(0.73 * n_layers), n_layers - 1))
+        full = cls(layer=layer_at(0.73, n_layers))
         if name == "full":
             return full
         options = replace(full.options, evaluate_every=20)
