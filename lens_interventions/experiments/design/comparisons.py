@@ -257,13 +257,13 @@ def with_holm_over_categories(rows: Iterable[Mapping[str, Any]]) -> list[dict[st
 def with_holm_over_questions(rows: pd.DataFrame) -> pd.DataFrame:
     """Correct `p_holm` of the joint rows of a table over its questions.
 
-    The measures that verdicts are about, the first of each question, are corrected together, and
-    so are the others.
+    A question has a joint row for each measure. Those of the measures that verdicts are about, the
+    first of each question, are corrected together, and so are the others.
     """
     is_joint = rows["minus"] == JOINT
-    is_first = rows["measure"] == rows.groupby("question", sort=False)["measure"].transform("first")
+    number = is_joint.groupby(rows["question"]).cumsum()
     corrected = rows["p_holm"].copy()
-    for part in (is_joint & is_first, is_joint & ~is_first):
+    for part in (is_joint & (number == 1), is_joint & (number > 1)):
         corrected[part] = holm(rows.loc[part, "p_value"].to_numpy(dtype=np.float64))
     return rows.assign(p_holm=corrected)
 

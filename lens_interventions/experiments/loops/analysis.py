@@ -48,7 +48,7 @@ def analyse(settings: LoopsSettings, rows: Tables) -> Analysis:
         "contrasts": _contrasts(asked),
         "survival": survival_table(rows, settings),
         "grid": grid_table(rows, settings),
-        "escape": escape_table(rows, settings),
+        "escape": escape_table(rows, chosen.round_cell, settings),
         "noticing": noticing_table(rows["noticing"], settings),
         "samples": shown_samples(rows["samples"], chosen.control, settings.shown),
         "rows": kept_rows(rows),
@@ -183,11 +183,12 @@ def _contrasts(asked: Mapping[str, Compared]) -> pd.DataFrame:
     `p_holm` is corrected over the questions in the joint rows, and over the comparisons of the same
     question in the others.
     """
-    found = []
-    for name, question in asked.items():
-        common = {"question": name, "measure": question.figure}
-        found += [{**common, **row} for row in question_rows(question.comparison)]
-    return with_holm_over_questions(pd.DataFrame(found)).drop(columns="measure")
+    found = [
+        {"question": name, **row}
+        for name, question in asked.items()
+        for row in question_rows(question.comparison)
+    ]
+    return with_holm_over_questions(pd.DataFrame(found))
 
 
 def _how_chosen(

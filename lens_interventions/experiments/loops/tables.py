@@ -18,6 +18,7 @@ from ..design.conditions import (
     BACK_PATCH,
     NO_PATCH,
     Arm,
+    Cell,
     arm_label,
     condition_label,
 )
@@ -27,7 +28,7 @@ from ..design.samples import LOOPED, REP, sample_totals
 from ..design.sequences import REPORT, SELECTION
 from ..design.totals import Measure, Totals, totals_of
 from ..engine.results import Tables
-from .choice import again_totals, loss_totals, round_cell
+from .choice import again_totals, loss_totals
 from .cost import EXCLUDED, LOSS
 from .settings import LoopsSettings
 
@@ -114,9 +115,8 @@ def grid_table(rows: Tables, settings: LoopsSettings) -> pd.DataFrame:
     )
 
 
-def escape_table(rows: Tables, settings: LoopsSettings) -> pd.DataFrame:
+def escape_table(rows: Tables, cell: Cell, settings: LoopsSettings) -> pd.DataFrame:
     """Probability of another round after k rounds, at the chosen cell, on the report half."""
-    cell = round_cell(rows, settings)
     found = []
     for k in range(1, settings.rounds):
         again = again_totals(rows, REPORT, k)
