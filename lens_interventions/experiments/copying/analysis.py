@@ -18,7 +18,7 @@ from ..design.comparisons import (
     with_holm_over_questions,
 )
 from ..design.conditions import NO_PATCH, control_arms, source_arms
-from ..design.contrasts import contrasts
+from ..design.contrasts import contrast_rows
 from ..design.findings import Compared, judged_comparisons
 from ..design.grid_cells import effect_over_grid
 from ..design.material import text_tag
@@ -101,13 +101,9 @@ def _contrasts(
                 else compared(settings, totals, choice)
             )
             arms = [choice.tempered, *control_arms(choice.cell)]
-            alone = contrasts(totals, [(arm, NO_PATCH) for arm in arms], settings.resampling)
-            controls = [
-                against_none.columns() | {"source": arm.source, "minus": "none"}
-                for arm, against_none in zip(arms, alone, strict=True)
-            ]
+            alone = contrast_rows(totals, [(arm, NO_PATCH) for arm in arms], settings.resampling)
             common = question_columns(question, measure, choice.cell)
-            found += [{**common, **row} for row in question_rows(comparison, controls)]
+            found += [{**common, **row} for row in question_rows(comparison, alone)]
     return with_holm_over_questions(pd.DataFrame(found))
 
 

@@ -119,6 +119,16 @@ def contrasts(
     return _contrasts(totals.cell_counts, differences, resampling)
 
 
+def contrast_rows(
+    totals: Totals, pairs: Sequence[tuple[Arm, Arm]], resampling: Resampling
+) -> list[dict[str, Any]]:
+    """The `contrasts` of the pairs as rows with `source` and `minus`."""
+    return [
+        {"source": arm.source, "minus": reference.source, **found.columns()}
+        for (arm, reference), found in zip(pairs, contrasts(totals, pairs, resampling), strict=True)
+    ]
+
+
 def seed_contrast(rows: pd.DataFrame, minus: pd.DataFrame, resampling: Resampling) -> Contrast:
     """The mean of `rows` minus that of `minus`, a token, over trainings with several seeds.
 

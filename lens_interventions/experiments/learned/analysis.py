@@ -26,7 +26,7 @@ from ..design.comparisons import (
     with_visible_by_width,
 )
 from ..design.conditions import NO_PATCH, Arm
-from ..design.contrasts import contrasts
+from ..design.contrasts import contrast_rows
 from ..design.findings import Compared, judged_comparisons, resampled
 from ..design.material import text_tag
 from ..design.sequences import REPORT, SELECTION
@@ -81,17 +81,6 @@ def analyse(settings: LearnedSettings, rows: Tables) -> Analysis:
         for question in asked
     ]
     return Analysis(tables, judged_comparisons(compared), draw)
-
-
-def _rows_of_pairs(
-    settings: LearnedSettings, totals: Totals, pairs: Sequence[tuple[Arm, Arm]]
-) -> list[dict[str, Any]]:
-    """A row of arm minus reference for each pair."""
-    found = contrasts(totals, pairs, settings.resampling)
-    return [
-        {"source": arm.source, "minus": reference.source, **of_pair.columns()}
-        for (arm, reference), of_pair in zip(pairs, found, strict=True)
-    ]
 
 
 def _best_control(settings: LearnedSettings, asked: Sequence[LearnedQuestion], rows: Tables) -> Arm:
@@ -157,7 +146,7 @@ def _contrasts(
     for question in asked:
         totals = with_seeds[question.name]
         controls = [(main_arm(settings, source), NO_PATCH) for source in control_sources()]
-        alone = _rows_of_pairs(settings, totals, controls)
+        alone = contrast_rows(totals, controls, settings.resampling)
         found += [
             {
                 "question": question.name,
@@ -188,7 +177,7 @@ def _by_seed(settings: LearnedSettings, of_seeds: Mapping[str, Sequence[Totals]]
             {"question": question, "seed": seed, **row}
             for question, each in of_seeds.items()
             for seed, totals in zip(settings.seeds, each, strict=True)
-            for row in _rows_of_pairs(settings, totals, pairs)
+            for row in contrast_rows(totals, pairs, settings.resampling)
         ]
     )
 
