@@ -137,7 +137,7 @@ class _Reader:
         written = clean.predicts & (position >= self.first_position)
         following, here = (self.table(text.at(position + shift)) for shift in (1, 0))
         for layer, (gradient,) in residual_gradients(
-            self.bridge, clean, [clean.predicts], lowest=self.layers[0]
+            self.bridge, clean, clean.predicts[None], lowest=self.layers[0]
         ):
             if layer in self.layers:
                 resid = clean.streams[layer]

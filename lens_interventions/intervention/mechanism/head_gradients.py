@@ -61,7 +61,7 @@ class HeadGradients:
 def head_gradients(
     bridge: TransformerBridge,
     clean: CleanRun,
-    losses: Sequence[Bool[Tensor, "batch pos"]],
+    losses: Bool[Tensor, "loss batch pos"],
     *,
     lowest: int,
 ) -> Iterator[HeadGradients]:

@@ -131,7 +131,7 @@ class _Measuring:
     def __call__(self, text: KnownText) -> Float[Tensor, "piece scope value"]:
         clean = clean_run(self.bridge, text)
         text = clean.text
-        chosen = list(chosen_predictions(self.scopes, text.tokens, clean.nats, text.length))
+        chosen = chosen_predictions(self.scopes, text.tokens, clean.nats, text.length)
         layers = self.bounds[0].patch.layers
         slopes = torch.zeros(len(text.tokens), len(chosen), *self.shape, dtype=torch.float64)
         for block in head_gradients(self.bridge, clean, chosen, lowest=layers[0]):
@@ -152,5 +152,5 @@ class _Measuring:
                     for scope, gradients in enumerate(block.gradients):
                         by_head = as_double(gradients[part] * change).sum((1, 3)).cpu()
                         slopes[:, scope, source, place, part] = by_head
-        counts = torch.stack([where.sum(1) for where in chosen], dim=1).cpu().double()
+        counts = chosen.sum(2).T.cpu().double()
         return torch.cat([counts[..., None], slopes.flatten(2)], dim=2)

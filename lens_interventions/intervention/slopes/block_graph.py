@@ -18,7 +18,7 @@ from .clean_run import CleanRun
 def last_gradients(
     bridge: TransformerBridge,
     clean: CleanRun,
-    losses: Sequence[Bool[Tensor, "batch pos"]],
+    losses: Bool[Tensor, "loss batch pos"],
     *,
     window: int | None = None,
 ) -> tuple[Layout, list[Float[Tensor, "batch row d_model"]]]:

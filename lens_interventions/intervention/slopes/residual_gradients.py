@@ -24,7 +24,7 @@ from .clean_run import CleanRun
 def residual_gradients(
     bridge: TransformerBridge,
     clean: CleanRun,
-    losses: Sequence[Bool[Tensor, "batch pos"]],
+    losses: Bool[Tensor, "loss batch pos"],
     *,
     lowest: int,
     window: int | None = None,
@@ -36,8 +36,8 @@ def residual_gradients(
 
     **Arguments:**
 
-    - `losses`: the predictions that each loss sums, as a mask; every layer comes with a gradient
-        for each loss.
+    - `losses`: the predictions that each loss sums; every layer comes with a gradient for each
+        loss.
     - `lowest`: the layer to stop at.
     - `window`: let each prediction see only this many of the last positions patched.
     """

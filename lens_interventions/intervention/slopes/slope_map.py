@@ -196,7 +196,7 @@ class _Measuring:
     def __call__(self, text: KnownText) -> Float[Tensor, "piece scope value"]:
         clean = clean_run(self.bridge, text)
         text = clean.text
-        chosen = list(chosen_predictions(self.scopes, text.tokens, clean.nats, text.length))
+        chosen = chosen_predictions(self.scopes, text.tokens, clean.nats, text.length)
         losses, members = _disjoint(chosen)
         guess = KnownGuesses(clean.guesses)
         bounds = [
@@ -231,24 +231,23 @@ class _Measuring:
                         change = as_double(torch.linalg.vecdot(rows, direction)).sum(1)
                         slopes[loss, :, patch, place] += change.cpu()
         of_scopes = torch.einsum("sl,lbpk->bspk", members, slopes)
-        counts = torch.stack([where.sum(1) for where in chosen], dim=1)
+        counts = chosen.sum(2).T
         nats = torch.stack([as_double(clean.nats * where).sum(1) for where in chosen], dim=1)
         counted = torch.stack([as_double(counts), nats], dim=2).cpu()
         return torch.cat([counted, of_scopes.flatten(2)], dim=2)
 
 
 def _disjoint(
-    chosen: Sequence[Bool[Tensor, "batch pos"]],
-) -> tuple[list[Bool[Tensor, "batch pos"]], Float[Tensor, "scope loss"]]:
+    chosen: Bool[Tensor, "scope batch pos"],
+) -> tuple[Bool[Tensor, "loss batch pos"], Float[Tensor, "scope loss"]]:
     """Losses to differentiate, and the matrix that sums them to scopes.
 
     The losses are the scopes themselves, or the parts of the predictions that the scopes tell apart
     if these are fewer: "all", "copyable" and "other" take two backward passes.
     """
-    stacked = torch.stack(list(chosen))
-    patterns = stacked.flatten(1).T.unique(dim=0)
+    patterns = chosen.flatten(1).T.unique(dim=0)
     patterns = patterns[patterns.any(1)]
     if len(patterns) >= len(chosen):
-        return list(chosen), torch.eye(len(chosen), dtype=torch.float64)
-    parts = [(stacked == pattern[:, None, None]).all(0) for pattern in patterns]
+        return chosen, torch.eye(len(chosen), dtype=torch.float64)
+    parts = (chosen == patterns[:, :, None, None]).all(1)
     return parts, patterns.T.cpu().double()
