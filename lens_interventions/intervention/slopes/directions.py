@@ -55,11 +55,12 @@ def _at_rows(
 
     def lens(rows: Tensor) -> Tensor:
         # Sites differ in their embeddings alone.
-        if rows is not resid:
+        if not (rows is resid or torch.equal(rows, resid)):
             return bounds[0].lens_at(layer)(rows)
         if not logits:
             logits.append(bounds[0].lens_at(layer)(rows))
-        return logits[0]
+        # A function of the user gets copies of the rows, and may write into their logits.
+        return logits[0] if rows is resid else logits[0].clone()
 
     for bound in bounds:
         patch = bound.patch
@@ -109,11 +110,10 @@ def derivative(mode: Mode, site: PatchSite, e: Rows, s: Scales) -> Rows:
     double = site.resid.dtype == torch.float64
     step = 2.0**-9 if double else 2.0**-5
 
-    own = _lens_read_once(site)
-
     def moved(h: float) -> Tensor:
-        # A mode may write into all that it gets, and other patches get the same.
-        return mode(own.copy(), e.clone(), s.clone(), h)
+        # A mode may write into all that it gets, and other patches get the same. It asks the lens
+        # itself, since it may have written into the rows before.
+        return mode(replace(site).copy(), e.clone(), s.clone(), h)
 
     def difference(h: float) -> Tensor:
         up, down = moved(h), moved(-h)
@@ -121,20 +121,6 @@ def derivative(mode: Mode, site: PatchSite, e: Rows, s: Scales) -> Rows:
         return (up - down) / (2 * h)
 
     return (4 * difference(step) - difference(2 * step)) / 3
-
-
-def _lens_read_once(site: PatchSite) -> PatchSite:
-    """The site with a lens that keeps its logits of the site's rows, for copies of them."""
-    kept: list[Tensor] = []
-
-    def lens(rows: Tensor) -> Tensor:
-        if not torch.equal(rows, site.resid):
-            return site.lens(rows)
-        if not kept:
-            kept.append(site.lens(site.resid))
-        return kept[0]
-
-    return replace(site, lens=lens)
 
 
 def _widened(site: PatchSite) -> PatchSite:
