@@ -65,7 +65,9 @@ def read_steps(
         laid_out[label] = stream
     batch = TokenBatch(predicting.to(device), mask.to(device))
     try:
-        read = _read(bridge, RecordedStreams(batch, laid_out), last, options)
+        read = logit_lens(
+            bridge, RecordedStreams(batch, laid_out), next_token=last.tolist(), **_given(options)
+        )
     except PositionError as error:  # for which nobody should lose what was written
         ended = str(error).replace("prompt", "row")
         warn_user(f"the generation has no trajectory, because a row ended too early: {ended}")
@@ -87,33 +89,29 @@ def try_options(bridge: TransformerBridge, options: Options, most_new: int) -> N
             "trajectory must be True, False or a mapping of options of logit_lens; got "
             f"{options!r:.60}"
         )
-    if not isinstance(options, bool) and (chosen := sorted(_DECODED & options.keys())):
+    given = _given(options)
+    if chosen := sorted(_DECODED & given.keys()):
         raise ValueError(
             f"trajectory has {', '.join(f'{name}=' for name in chosen)}, but reads what is "
             "decoded: leave them out"
         )
-    given = {} if isinstance(options, bool) else {**options, "positions": None, "progress": False}
-    if not isinstance(options, bool) and options.get("positions") is not None:
+    if (positions := given.get("positions")) is not None:
         longest = TokenBatch.unpadded(torch.zeros(1, most_new, dtype=torch.long))
         try:
-            select_cells(longest, options["positions"])
+            select_cells(longest, positions)
         except PositionError as error:
             raise ValueError(
-                f"trajectory has positions={options['positions']!r}, and of at most {most_new} new "
-                "tokens none is there: positions count the new tokens from 0"
+                f"trajectory has positions={positions!r}, and of at most {most_new} new tokens "
+                "none is there: positions count the new tokens from 0"
             ) from error
     one = torch.zeros(1, 1, dtype=torch.long, device=bridge.cfg.device)
     # Not zeros, which a lens might divide by.
     resid = random_normal(int(bridge.cfg.d_model), 0, one).to(one.device, weight_dtype(bridge))
     streams = dict.fromkeys(point_labels(int(bridge.cfg.n_layers)), resid)
-    _read(bridge, RecordedStreams(TokenBatch.unpadded(one), streams), one[0], given)
+    recorded = RecordedStreams(TokenBatch.unpadded(one), streams)
+    given |= {"positions": None, "progress": False}
+    logit_lens(bridge, recorded, next_token=[0], **given)
 
 
-def _read(
-    bridge: TransformerBridge,
-    streams: RecordedStreams,
-    last: Int[Tensor, " batch"],
-    options: Options,
-) -> Trajectory:
-    given = {} if isinstance(options, bool) else options
-    return logit_lens(bridge, streams, next_token=last.tolist(), **given)
+def _given(options: Options) -> dict[str, Any]:
+    return {} if isinstance(options, bool) else dict(options)
