@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from einops import repeat
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
@@ -124,8 +124,7 @@ class CachedDecoder:
         """Bring both caches to `_stop` columns."""
         above: Any = nullcontext()
         if self._split > 0:
-            arriving = [] if self._waiting is None else [self._waiting]
-            self._waiting = torch.cat([*arriving, self._run_below(text)], dim=1)
+            self._waiting = joined(self._waiting, self._run_below(text))
             resid = self._waiting[:, self._n_above - self._stop :]
             if self._patched_early:
                 resid = self._patch(resid, layer=self._split, text=text)
@@ -215,6 +214,13 @@ class CachedDecoder:
             ),
         ]
         return [(self._points[name], hook) for name, hook in hooks]
+
+
+def joined(
+    before: Shaped[Tensor, "batch _ *rest"] | None, new: Shaped[Tensor, "batch _ *rest"]
+) -> Shaped[Tensor, "batch column *rest"]:
+    """New columns after those before them, if there are any."""
+    return new if before is None else torch.cat([before, new], dim=1)
 
 
 def _require_length(bridge: TransformerBridge, cache: Cache, layer: int, expected: int) -> None:

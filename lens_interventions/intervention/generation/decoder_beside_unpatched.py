@@ -14,7 +14,7 @@ from ...model.points import FINAL, hook_name, layer_label
 from ...model.readout import readout
 from ..known_text import KnownText
 from ..unpatched import source_layers, surprisal_of
-from .cached_decoder import CachedDecoder
+from .cached_decoder import CachedDecoder, joined
 from .patch_batch import PatchBatch
 
 
@@ -84,7 +84,7 @@ class DecoderBesideUnpatched:
         kept: dict[str, Tensor] = {}
 
         def appended(label: str, resid: Tensor) -> Tensor:
-            return torch.cat([kept[label], resid], dim=1) if label in kept else resid
+            return joined(kept.get(label), resid)
 
         hooks = [
             (point, keep(kept, label, partial(appended, label)))
@@ -93,12 +93,10 @@ class DecoderBesideUnpatched:
         with temporary_hooks(hooks):
             self._unpatched.logits(text)
         for layer, label in self._labels.items():
-            known = [self._residuals[layer]] if layer in self._residuals else []
-            self._residuals[layer] = torch.cat([*known, kept[label]], dim=1)
-        final = torch.cat([*([] if self._last is None else [self._last]), kept[FINAL]], dim=1)
+            self._residuals[layer] = joined(self._residuals.get(layer), kept[label])
+        final = joined(self._last, kept[FINAL])
         following = text.tokens[:, text.tokens.shape[1] - final.shape[1] + 1 :]
         new = surprisal_of(self._readout, final[:, :-1], following)
-        before = [] if self._surprisal is None else [self._surprisal]
-        self._surprisal = torch.cat([*before, new], dim=1)
+        self._surprisal = joined(self._surprisal, new)
         self._last = final[:, -1:]
         return replace(text, surprisal=self._surprisal, residuals=dict(self._residuals))
