@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -213,15 +213,10 @@ class WriteTraining:
             write = with_tensors(self._bound, self._parameters.tensors(leaves))
             yield replace(self._bound, patch=write.patch()), batch
 
-    @contextmanager
-    def _training_weights(self, leaves: Mapping[str, Tensor]) -> Iterator[None]:
-        """The late blocks as they are trained through."""
-        with self._adapted(leaves), replaced_forwards(self._late):
-            yield
-
-    def _adapted(self, leaves: Mapping[str, Tensor]) -> AbstractContextManager[object]:
+    def _training_weights(self, leaves: Mapping[str, Tensor]) -> AbstractContextManager[object]:
+        """The late blocks as they are trained through: with the reader, or multiplied faster."""
         if self._reader is None:
-            return nullcontext()
+            return replaced_forwards(self._late)
         reader = self._reader.reader(leaves)
         weights = adapted_weights(self._bridge, reader.down, reader.up)
         return other_weights(self._bridge, weights, "those of a reader in training")
