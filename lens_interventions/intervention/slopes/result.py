@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from ..._summary import summary
 from ...drawing.labels import counted, estimate_text, markup
@@ -132,21 +132,13 @@ class SlopeMap:
         Raises `ValueError` for a cell that the map does not have, and for the source
         `"final_guess"`, which a patch cannot know.
         """
-        named = (
-            _chosen("embedding", embedding, self.embeddings),
-            _chosen("mode", mode, self.modes),
-            _chosen("source", source, self.sources),
-        )
-        axes = (self.embeddings, self.modes, self.sources)
-        index = self._patch_numbers[
-            tuple(names.index(name) for names, name in zip(axes, named, strict=True))
-        ]
+        patch = self._patch_at(self._cell(embedding, mode, source))
         _chosen("layer", layer, self.layers)
-        if self.patches[int(index)].source is final_guess:
+        if patch.source is final_guess:
             raise ValueError(
                 "a patch cannot write the model's final guess, which is known only after its run"
             )
-        return replace(self.patches[int(index)], layer=layer, strength=strength)
+        return replace(patch, layer=layer, strength=strength)
 
     def predict(
         self,
@@ -180,24 +172,17 @@ class SlopeMap:
                 f"the map was made with {name}={getattr(self.patches[0], name)!r}, but the patch "
                 f"has {getattr(patch, name)!r}: make a map with slope_map(..., {name}=...)"
             )
-        place = {
-            "embedding": _index_of("embedding", patch.embedding, self.embeddings),
-            "mode": _index_of("mode", patch.mode, self.modes),
-            "source": _index_of("source", patch.source, self.sources),
-        }
-        measured = self.patches[int(self._patch_numbers[tuple(place.values())])]
-        if others := differing(measured, patch, ("mode", "source")):
+        cell = self._cell(patch.embedding, name_of(patch.mode), name_of(patch.source))
+        if others := differing(self._patch_at(cell), patch, ("mode", "source")):
             raise ValueError(
                 f"the map's {others[0]} of this name is another function: give the one that "
                 "slope_map got"
             )
-        layers = [_index_of("layer", layer, self.layers) for layer in patch.layers]
-        totals = self.totals[:, self.scopes.index(named)][
-            :, place["embedding"], place["mode"], place["source"]
-        ]
+        layers = [_place("layer", layer, self.layers) for layer in patch.layers]
+        s = self.scopes.index(named)
         slope = mean_interval(
-            totals[:, layers].sum(1),
-            self.counts[:, self.scopes.index(named)],
+            self.totals[:, s, *cell][:, layers].sum(1),
+            self.counts[:, s],
             rng=np.random.default_rng(seed),
             level=level,
         )
@@ -220,11 +205,17 @@ class SlopeMap:
             for control, totals in minus_controls(of):
                 yield {"source": "true", "minus": control, **place}, totals
 
-    @property
-    def _patch_numbers(self) -> Int[np.ndarray, "embedding mode source"]:
-        """The place among `patches` of each of them."""
-        axes = (self.embeddings, self.modes, self.sources)
-        return np.arange(len(self.patches)).reshape([len(names) for names in axes])
+    def _cell(self, embedding: str | None, mode: str | None, source: str) -> tuple[int, int, int]:
+        """The place of a patch along the axes embedding, mode and source."""
+        return (
+            _place("embedding", embedding, self.embeddings),
+            _place("mode", mode, self.modes),
+            _place("source", source, self.sources),
+        )
+
+    def _patch_at(self, cell: tuple[int, int, int]) -> NextTokenPatch:
+        shape = (len(self.embeddings), len(self.modes), len(self.sources))
+        return self.patches[np.ravel_multi_index(cell, shape)]
 
     def _only(self, shown: dict[str, str]) -> "SlopeMap":
         """The map of one mode, embedding and scope."""
@@ -233,7 +224,7 @@ class SlopeMap:
         m = [self.modes.index(shown["mode"])]
         return replace(
             self,
-            patches=tuple(self.patches[i] for i in self._patch_numbers[e[0], m[0]]),
+            patches=tuple(self._patch_at((e[0], m[0], i)) for i in range(len(self.sources))),
             totals=self.totals[:, s][:, :, e][:, :, :, m],
             counts=self.counts[:, s],
             nats=self.nats[:, s],
@@ -252,8 +243,8 @@ def _chosen(kind: str, name: Any, names: tuple) -> Any:
     return name
 
 
-def _index_of(kind: str, value: Any, names: tuple) -> int:
-    return names.index(_chosen(kind, value if kind == "layer" else name_of(value), names))
+def _place(kind: str, name: Any, names: tuple) -> int:
+    return names.index(_chosen(kind, name, names))
 
 
 def _hover(row: dict[str, Any]) -> str:
