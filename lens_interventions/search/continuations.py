@@ -1,7 +1,6 @@
 """A model's predictions along continuations of one prompt, by real tokens or distributions."""
 
 import copy
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from transformers import DynamicCache
 from ..model.attention_cache import as_argument
 from ..model.capabilities import fills_cache, frequencies_change_after
 from ..model.embedding import Embedding, embedding
-from ..model.hooks import temporary_hooks
+from ..model.hooks import HookFunction, temporary_hooks
 from ..model.points import FINAL
 from ..model.readout import Readout, readout, refuse_readout_hooks
 from ..model.residuals import residuals
@@ -80,20 +79,21 @@ class Continuations:
         lead = self.lead.expand(len(tokens), -1)
         ids = torch.cat([lead, self.with_ending(tokens)], dim=1)[:, : self.forward_tokens(rows)]
         begin = lead.shape[1]
-        end = min(begin + tokens.shape[1], ids.shape[1])
+        hooks: list[tuple[HookPoint, HookFunction]] = []
+        if embedded is not None:
+            end = min(begin + tokens.shape[1], ids.shape[1])
+            middle = embedded[:, : end - begin]
 
-        def feed(fed: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Tensor:
-            assert embedded is not None
-            middle = embedded[:, : end - begin].to(fed.dtype)
-            return torch.cat([fed[:, :begin], middle, fed[:, end:]], dim=1)
+            def feed(fed: Float[Tensor, "batch pos d_model"], hook: HookPoint) -> Tensor:
+                return torch.cat([fed[:, :begin], middle.to(fed.dtype), fed[:, end:]], dim=1)
 
+            hooks.append((self.bridge.hook_dict[_EMBEDDED], feed))
         forward: dict[str, Any] = {}
         if self.cache is not None:
             cache = copy.deepcopy(self.cache)
             cache.batch_repeat_interleave(len(tokens))
             forward = {"use_cache": True, **as_argument(self.bridge, cache)}
-        hooks = [(self.bridge.hook_dict[_EMBEDDED], feed)]
-        with nullcontext() if embedded is None else temporary_hooks(hooks):
+        with temporary_hooks(hooks):
             whole = TokenBatch.unpadded(ids)
             (final,) = residuals(self.bridge, whole, [FINAL], **forward)
         return self.read(final[:, begin - 1 :])
