@@ -104,28 +104,37 @@ class PatchLoss:
         Raises `ValueError` if there is no patch of the number `minus`, or no other one, or for an
         unknown theme.
         """
-        from ...drawing.error_bars import OVER_TEXTS, draw_contrasts
-
         frame = self.to_dataframe(minus=minus, seed=seed)
         if minus is not None and len(self.patches) == 1:
             raise ValueError("there is one patch, and no other to compare with it: leave out minus")
         frame = frame[frame["patch"] != minus].sort_values("scope", key=self._places, kind="stable")
         names = patch_labels(self.patches)
         reference = "without a patch" if minus is None else f"under {names[minus]}"
-        labels = (frame["scope"].str.replace("_", " ") + ": " + frame["label"]).tolist()
-        rows = frame[["n"]].assign(
-            estimate=frame["difference"],
-            low=frame["difference_low"],
-            high=frame["difference_high"],
-        )
-        return draw_contrasts(
-            rows,
-            labels=labels,
+        return draw_by_scope(
+            frame,
+            "difference",
             title=f"Loss minus that {reference}",
-            subtitle=OVER_TEXTS,
             x_title="nats a token (below 0 is better)",
             theme=theme,
         )
 
     def _places(self, scopes: "pd.Series") -> "pd.Series":
         return scopes.map(self.scopes.index)
+
+
+def draw_by_scope(
+    frame: "pd.DataFrame", column: str, *, title: str, x_title: str, theme: "ThemeName"
+) -> "go.Figure":
+    """A column of a table of scopes and patches, with its 95% intervals over texts."""
+    from ...drawing.error_bars import OVER_TEXTS, draw_contrasts
+
+    return draw_contrasts(
+        frame[["n"]].assign(
+            estimate=frame[column], low=frame[f"{column}_low"], high=frame[f"{column}_high"]
+        ),
+        labels=(frame["scope"].str.replace("_", " ") + ": " + frame["label"]).tolist(),
+        title=title,
+        subtitle=OVER_TEXTS,
+        x_title=x_title,
+        theme=theme,
+    )

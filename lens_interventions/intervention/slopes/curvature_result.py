@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from ..._summary import summary
 from ...measures.intervals import Interval, mean_interval
+from ..losses.result import draw_by_scope
 from ..names import name_of
 from ..patch import NextTokenPatch
 from ..patch_fields import differing
@@ -67,7 +68,8 @@ class Curvature:
         """
         import pandas as pd
 
-        rows, labels = [], self._labels()
+        # A curvature is that of a patch at any strength.
+        rows, labels = [], patch_labels(self.patches, but=["strength"])
         for number, patch in enumerate(self.patches):
             for place, scope in enumerate(self.scopes):
                 interval = self._interval(number, place, level, seed)
@@ -103,27 +105,13 @@ class Curvature:
 
         Raises `ValueError` for an unknown theme.
         """
-        from ...drawing.error_bars import OVER_TEXTS, draw_contrasts
-
-        frame = self.to_dataframe()
-        rows = frame[["n"]].assign(
-            estimate=frame["curvature"],
-            low=frame["curvature_low"],
-            high=frame["curvature_high"],
-        )
-        scopes = frame["scope"].str.replace("_", " ")
-        return draw_contrasts(
-            rows,
-            labels=(scopes + ": " + frame["label"]).tolist(),
+        return draw_by_scope(
+            self.to_dataframe(),
+            "curvature",
             title="Second derivative of the loss in the strength of a patch, at strength 0",
-            subtitle=OVER_TEXTS,
             x_title="nats a token per squared unit of strength",
             theme=theme,
         )
-
-    def _labels(self) -> list[str]:
-        # A curvature is that of a patch at any strength.
-        return patch_labels(self.patches, but=["strength"])
 
     def of(
         self, patch: NextTokenPatch, *, scope: str, level: float = 0.95, seed: int = 0
