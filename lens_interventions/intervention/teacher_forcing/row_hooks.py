@@ -6,7 +6,7 @@ by the contents of that row (an SAE, an ablated direction, a steering vector) ac
 would in a sampler's run. A trial on the first rows that a hook gets finds the others.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Shaped
@@ -69,39 +69,48 @@ def hooks_by_row(
     entering: list[Hook] = []
     entered = {f"blocks.{patch.layers[0]}.hook_resid_pre" for patch in patches if patch}
     points = bridge.hook_dict
-    aliases: dict[int, list[str]] = {}
-    for name, point in points.items():
-        aliases.setdefault(id(point), []).append(name)
     for pair in fwd_hooks:
         if not (isinstance(pair, Sequence) and len(pair) == 2 and callable(pair[1])):
             raise TypeError(f"{_PAIRS}, but {pair!r:.60} is not a pair")
         given, fn = pair
-        if isinstance(given, str):
-            names = [given]
-        else:
-            # Two names may be one point, at which a filter's function acts once in TransformerLens.
-            names = [*{id(points[name]): name for name in points if given(name)}.values()]
-            if not names:
-                raise ValueError(
-                    "a filter of fwd_hooks fits none of the model's hooks: see bridge.hook_dict"
-                )
-        for asked in names:
-            if asked not in points:
-                raise ValueError(f"the model has no hook called {asked!r}: see bridge.hook_dict")
-            same = [name for name in aliases[id(points[asked])] if name.startswith("blocks.")]
-            fit = [name for name in same if name.endswith(_BY_ROW) and name != _BEFORE_ALL_BLOCKS]
-            if not fit:
-                raise ValueError(
-                    f"fwd_hooks may be on {', '.join(_BY_ROW)} of a block (but not on "
-                    f"{_BEFORE_ALL_BLOCKS}), which have one row for each position; got {asked}"
-                )
+        for asked in _asked_for(points, given):
+            name = _by_row(points, asked)
             function = _tried_first(asked, fn, points[asked], length)
-            if fit[0] in entered:
-                block = int(fit[0].split(".")[1])
+            if name in entered:
+                block = int(name.split(".")[1])
                 entering.append((f"blocks.{block - 1}.hook_resid_post", function))
             else:
-                hooks.append((fit[0], function))
+                hooks.append((name, function))
     return hooks + entering
+
+
+def _asked_for(
+    points: Mapping[str, HookPoint], given: str | Callable[[str], bool]
+) -> Iterable[str]:
+    """The hook of a name, or those that a filter fits."""
+    if isinstance(given, str):
+        if given not in points:
+            raise ValueError(f"the model has no hook called {given!r}: see bridge.hook_dict")
+        return [given]
+    # Two names may be one point, at which a filter's function acts once in TransformerLens.
+    names = {id(points[name]): name for name in points if given(name)}
+    if not names:
+        raise ValueError(
+            "a filter of fwd_hooks fits none of the model's hooks: see bridge.hook_dict"
+        )
+    return names.values()
+
+
+def _by_row(points: Mapping[str, HookPoint], asked: str) -> str:
+    """The name, among all names of the same point, that has one row for each position."""
+    for name, point in points.items():
+        by_row = name.startswith("blocks.") and name.endswith(_BY_ROW)
+        if point is points[asked] and by_row and name != _BEFORE_ALL_BLOCKS:
+            return name
+    raise ValueError(
+        f"fwd_hooks may be on {', '.join(_BY_ROW)} of a block (but not on {_BEFORE_ALL_BLOCKS}), "
+        f"which have one row for each position; got {asked}"
+    )
 
 
 def _tried_first(name: str, fn: HookFunction, point: HookPoint, length: int) -> HookFunction:
