@@ -83,23 +83,24 @@ def check_reader(
     options: TrainingOptions,
 ) -> None:
     """Raise `ValueError` or `TypeError` unless the options of a reader fit each other."""
-    if adapt is None and strength is not None:
-        raise ValueError(
-            f"a write of strength {strength} leaves nothing to train: give adapt='attention' too"
-        )
-    check_strength(strength, options)
-    if adapt is not None:
-        require_adapt(adapt)
-    if adapt is not None and name_of_weights(bridge) is not None:
-        raise ValueError("a reader is on the bridge: leave its `with` block to train another")
-    if adapter_rank is None:
-        return
     if adapt is None:
-        raise ValueError(
-            f"adapter_rank={adapter_rank} is the rank of what adapt= trains: give "
-            "adapt='attention' too"
-        )
-    check_adapter_rank(bridge, adapter_rank)
+        if strength is not None:
+            raise ValueError(
+                f"a write of strength {strength} leaves nothing to train: give adapt='attention' "
+                "too"
+            )
+        if adapter_rank is not None:
+            raise ValueError(
+                f"adapter_rank={adapter_rank} is the rank of what adapt= trains: give "
+                "adapt='attention' too"
+            )
+        return
+    check_strength(strength, options)
+    require_adapt(adapt)
+    if name_of_weights(bridge) is not None:
+        raise ValueError("a reader is on the bridge: leave its `with` block to train another")
+    if adapter_rank is not None:
+        check_adapter_rank(bridge, adapter_rank)
 
 
 def check_base(
