@@ -74,7 +74,7 @@ def settings_key(value: object) -> Any:
         held = vars(value)
     else:
         raise _unknown(repr(value))
-    name = f"{type(value).__module__}.{type(value).__qualname__}"
+    name = settings_key(type(value))
     key = [name, settings_key(held)]
     if not callable(value):
         return key
@@ -98,7 +98,7 @@ def _module(module: nn.Module) -> dict[str, object]:
         }
         for name, part in parts.items()
     }
-    types = [f"{type(part).__module__}.{type(part).__qualname__}" for part in parts.values()]
+    types = [type(part) for part in parts.values()]
     tensors = {**module.state_dict(), **dict(module.named_buffers())}
     return {"tensors": tensors, "plain": plain, "parts": types, "training": module.training}
 
