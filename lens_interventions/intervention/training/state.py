@@ -12,6 +12,9 @@ from torch import Tensor
 from ..._files import load_tensors, save_tensors
 from .optimizer_state import optimizer_tensors, restore_optimizer
 
+# What a file keeps besides tensors, and settings to know the training again.
+_PROGRESS = ("step", "best_step", "best_cost", "curve", "held_out", "fast")
+
 
 @dataclass
 class TrainingState:
@@ -48,15 +51,7 @@ class TrainingState:
         tensors = {f"leaf.{name}": leaf.detach() for name, leaf in self.leaves.items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         tensors |= optimizer_tensors(self.optimizer, self.leaves)
-        kept = {
-            "settings": settings,
-            "step": self.step,
-            "best_step": self.best_step,
-            "best_cost": self.best_cost,
-            "curve": self.curve,
-            "held_out": self.held_out,
-            "fast": self.fast,
-        }
+        kept = {"settings": settings, **{name: getattr(self, name) for name in _PROGRESS}}
         save_tensors(path, tensors, kind="training", rest=kept)
 
     def load(self, path: Path, settings: Mapping[str, Any]) -> None:
@@ -77,8 +72,8 @@ class TrainingState:
         kept: Mapping[str, Any],
         settings: Mapping[str, Any],
     ) -> None:
-        if kept["settings"] != json.loads(json.dumps(settings)):
-            here, there = json.loads(json.dumps(settings)), kept["settings"]
+        here, there = json.loads(json.dumps(settings)), kept["settings"]
+        if here != there:
             other = sorted(k for k in {*here, *there} if here.get(k) != there.get(k))
             # The learning rate at each step depends on how many there will be.
             fixed = "; the number of steps cannot be changed" if "steps" in other else ""
@@ -93,5 +88,5 @@ class TrainingState:
         self.best = {
             name: tensors[f"best.{name}"].to(leaf.device) for name, leaf in self.leaves.items()
         }
-        for name in ("step", "best_step", "best_cost", "curve", "held_out", "fast"):
+        for name in _PROGRESS:
             setattr(self, name, kept[name])
