@@ -134,10 +134,10 @@ class _Reader:
         """For each layer: which rows may be written to, their features and `|r| g`."""
         clean = clean_run(self.bridge, text)
         position = text.column_positions()
-        written = clean.predicts & (position >= self.first_position)
+        written = text.predicts & (position >= self.first_position)
         following, here = (self.table(text.at(position + shift)) for shift in (1, 0))
         for layer, (gradient,) in residual_gradients(
-            self.bridge, clean, clean.predicts[None], lowest=self.layers[0]
+            self.bridge, clean, text.predicts[None], lowest=self.layers[0]
         ):
             if layer in self.layers:
                 resid = clean.streams[layer]

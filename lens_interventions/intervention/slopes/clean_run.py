@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -23,7 +23,6 @@ class CleanRun:
     Attributes:
         text: the tokens, with what a patch may read of this run.
         streams: `[batch, pos, d_model]` for each residual point, `r[0]` to `r[L]`.
-        predicts: `[batch, pos]`, whether the position has a next token to predict.
         nats: `[batch, pos]`, the loss of each prediction, 0 where there is none.
         gradient: `[batch, pos, d_model]`, the derivative of that loss with respect to `r[L]` at the
             position.
@@ -32,7 +31,6 @@ class CleanRun:
 
     text: KnownText
     streams: tuple[Float[Tensor, "batch pos d_model"], ...]
-    predicts: Bool[Tensor, "batch pos"]
     nats: Float[Tensor, "batch pos"]
     gradient: Float[Tensor, "batch pos d_model"]
     guesses: Int[Tensor, "batch pos"]
@@ -67,7 +65,6 @@ def clean_run(bridge: TransformerBridge, text: KnownText) -> CleanRun:
     return CleanRun(
         text=replace(text, surprisal=lost, residuals=dict(enumerate(streams))),
         streams=tuple(streams),
-        predicts=predicts,
         nats=lost,
         gradient=torch.cat(gradients).view_as(final),
         guesses=torch.cat(guesses).view_as(tokens),
