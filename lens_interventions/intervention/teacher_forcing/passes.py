@@ -112,8 +112,8 @@ class TextPasses:
         """
         pieces, column = [], 0
         refuse_hooks_of_patches(self.bridge)
-        if any(self.patches):
-            refuse_late_hooks(self.bridge, min(layer for layer, _ in self._groups(1)))
+        if lowest := [bound.patch.layers[0] for bound in self.patches if bound]:
+            refuse_late_hooks(self.bridge, min(lowest))
         else:
             refuse_readout_hooks(self.bridge)
         wanted = torch.ones_like(following, dtype=torch.bool) if where is None else where
