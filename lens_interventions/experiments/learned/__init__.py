@@ -58,8 +58,9 @@ def learned(
         bridge.
     - `preset`: "quick" or "full"; ignored if `settings` are given.
     - `settings`: settings to use instead of a preset.
-    - `out`: the directory of the run. A run that was stopped continues there and ends with the same
-        numbers. Without it, only the result is kept.
+    - `out`: the directory of the run. A run that was stopped continues there, from the last
+        checkpoint of its current training, and ends with the same numbers. Without it, only the
+        result is kept.
     - `executor`: a `concurrent.futures.Executor` for the units of work; by default they run in this
         process.
     - `progress`: show a bar with the time left, stage by stage.

@@ -234,6 +234,7 @@ def _training_units(
                 "texts": texts,
                 "options": asdict(settings.options),
             },
+            keeps_file=True,
         )
         for training in trainings
     ]

@@ -102,11 +102,12 @@ def measure_training(
     training: Mapping[str, Any],
     texts: Sequence[Sequence[int]],
     options: Mapping[str, Any],
+    file: Path,
 ) -> pd.DataFrame:
     """Train a write: a row for each step, one for each evaluation and one for the write.
 
     `kind` is "step", "held-out" or "write". Losses are in nats per token; `write` has a file's
-    bytes.
+    bytes. `file` holds the training's checkpoint.
     """
     made = Training.from_columns(training)
     result = train_patch(
@@ -118,6 +119,8 @@ def measure_training(
         steps=made.steps,
         seed=made.seed,
         options=from_values(TrainingOptions, options),
+        checkpoint=file,
+        save_every=options["evaluate_every"],
         store=shared_residuals(bridge, made.layer),
         progress=False,
     )
