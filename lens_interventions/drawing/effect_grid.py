@@ -39,21 +39,21 @@ def effect_heatmaps(table: pd.DataFrame, *, title: str, bars: Mapping[str, str])
         largest = float(rows["estimate"].abs().max()) or 1.0
         for place, mode in enumerate(modes):
             part = rows[rows["mode"] == mode]
-            cells = part.to_dict("records")
-            part = part.assign(text=list(map(_cell, cells)), hover=list(map(_hover, cells)))
-            grid = part.pivot(index="layer", columns="strength")
+            grid = part.pivot(index="layer", columns="strength", values="estimate")
+            texts = part.assign(text=[_cell(row) for row in part.to_dict("records")])
+            hover = part.assign(text=[_hover(row) for row in part.to_dict("records")])
             figure.add_trace(
                 go.Heatmap(
-                    x=[f"{strength:g}" for strength in grid["estimate"].columns],
+                    x=[f"{strength:g}" for strength in grid.columns],
                     y=[str(layer) for layer in grid.index],
-                    z=grid["estimate"].to_numpy().tolist(),
+                    z=grid.to_numpy().tolist(),
                     zmin=-largest,
                     zmax=largest,
                     colorscale=colorscale(PALETTES["difference-light"]),
-                    text=grid["text"].to_numpy().tolist(),
+                    text=_pivot(texts),
                     texttemplate="%{text}",
                     textfont={"size": 11},
-                    customdata=grid["hover"].to_numpy().tolist(),
+                    customdata=_pivot(hover),
                     hovertemplate="%{customdata}<extra></extra>",
                     showscale=place == len(modes) - 1,
                     colorbar={"thickness": 10, "len": 0.9, "title": {"text": bars[measure]}},
@@ -81,6 +81,10 @@ def effect_heatmaps(table: pd.DataFrame, *, title: str, bars: Mapping[str, str])
         add_menu(figure, owner, {measure: {} for measure in measures})
         figure.update_layout(updatemenus=[{"y": 1 + _MODES / panel_height}])
     return figure
+
+
+def _pivot(rows: pd.DataFrame) -> list[list[str]]:
+    return rows.pivot(index="layer", columns="strength", values="text").to_numpy().tolist()
 
 
 def _cell(row: dict) -> str:

@@ -65,8 +65,8 @@ class AffineLens:
     ) -> Float[Tensor, "*row d_model"]:
         """`T_l(r[l])`; raises `ValueError` for a layer that the lens does not have."""
         self._require_layer(layer)
-        weight, bias = self.weight[layer].to(residual), self.bias[layer].to(residual)
-        return residual + residual @ weight + bias
+        weight = self.weight[layer].to(residual.device, residual.dtype)
+        return residual + residual @ weight + self.bias[layer].to(residual.device, residual.dtype)
 
     def to(self, device: str | torch.device) -> "AffineLens":
         """The lens with its maps on a device, where a model need not copy them for every text."""
