@@ -84,7 +84,9 @@ def effect_heatmaps(table: pd.DataFrame, *, title: str, bars: Mapping[str, str])
 
 
 def _pivot(rows: pd.DataFrame) -> list[list[str]]:
-    return rows.pivot(index="layer", columns="strength", values="text").to_numpy().tolist()
+    return (
+        rows.pivot(index="layer", columns="strength", values="text").fillna("").to_numpy().tolist()
+    )
 
 
 def _cell(row: dict) -> str:
