@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._files import load_tensors, restored, save_tensors
 from ..model.fingerprint import fingerprint
-from ..model.gradients import leave_inference_mode
+from ..model.gradients import replace_inference_tensors
 from ..model.kinds import ReadableModel
 from ..model.precision import at_least_float32
 from ..model.same_weights import weights_mismatch
@@ -82,7 +82,7 @@ class LearnedWrite:
     __name__ = "learned write"
 
     def __post_init__(self) -> None:
-        leave_inference_mode(self)
+        replace_inference_tensors(self)
         require_learnable(self.embedding, self.scale)
         if self.base is not None and self.base.base is not None:
             raise ValueError(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .._files import load_tensors, narrowed, restored, save_tensors, widened
 from ..model.fingerprint import unembedding_hash
-from ..model.gradients import leave_inference_mode
+from ..model.gradients import replace_inference_tensors
 from ..model.kinds import ReadableModel
 from ..model.same_weights import weights_mismatch
 
@@ -58,7 +58,7 @@ class AffineLens:
         return ", ".join(parts)
 
     def __post_init__(self) -> None:
-        leave_inference_mode(self)
+        replace_inference_tensors(self)
 
     def __call__(
         self, residual: Float[Tensor, "*row d_model"], layer: int

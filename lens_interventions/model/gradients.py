@@ -1,4 +1,4 @@
-"""Whether gradients can be taken, and which parameters of a model ask for them."""
+"""Whether gradients can be taken, through which tensors, and which parameters ask for them."""
 
 import threading
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def _parameters(bridge: TransformerBridge) -> list[Tensor]:
     return list({id(p): p for module in modules for p in module.parameters()}.values())
 
 
-def leave_inference_mode(instance: Any) -> None:
+def replace_inference_tensors(instance: Any) -> None:
     """Replace a dataclass's tensors that were made in `torch.inference_mode` by ordinary copies.
 
     Autograd refuses such tensors, long after they were made.
