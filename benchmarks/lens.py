@@ -15,7 +15,8 @@ import lens_interventions as li
 from benchmarks.command import run
 from benchmarks.common import in_turns, memory_on_text, ratio, reference_tokens
 from benchmarks.results import Row
-from lens_interventions.model.product import is_faster, product
+from lens_interventions.model.product import product
+from lens_interventions.model.product_trials import is_faster
 
 _ROWS = 128  # of logits at a time in the bare product: the fastest of 62, 124, 155 and 248
 

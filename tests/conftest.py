@@ -117,11 +117,11 @@ def always_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processors differ in which product is faster; what is taken must be right on all of them."""
     import torch
 
-    from lens_interventions.model import product
+    from lens_interventions.model import product_trials
 
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(product, "_is_faster", lambda _shape, _rows: True)
+    monkeypatch.setattr(product_trials, "_is_faster", lambda _shape, _rows: True)
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from ..measures.interval_table import interval_rows
 from ..model.argument_types import require_counts, require_instance
 from ..model.exclusive import exclusive
 from ..model.precision import as_double
-from ..model.product import is_faster, product
+from ..model.product import product
+from ..model.product_trials import is_faster
 from ..model.readout import LOGIT_ROWS
 from ..model.residuals import text_residuals
 from ..model.text_pieces import first_pieces

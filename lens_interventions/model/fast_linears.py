@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from .kinds import ReadableModel
-from .product import are_faster, in_order, product
+from .packed_linear import PackedLinear
+from .product import product
+from .product_trials import are_faster, are_faster_packed, in_order
 from .replaced_forwards import replaced_forwards
 
 Forwards = list[tuple[nn.Linear, Callable[..., Any]]]
@@ -35,13 +37,21 @@ def fast_blocks(bridge: ReadableModel, rows: int) -> AbstractContextManager[None
 
 
 def decoding_forwards(model: nn.Module, rows: int) -> Forwards:
-    """The `fast_forwards` of a model that decodes `rows` texts, for many products.
+    """The linear modules that have a faster product for `rows` texts, each with a forward by it.
 
-    Weights may be copied, and edits of them have no effect while these forwards are in place.
+    They are for many products without gradients. Weights may be copied, and edits of them have no
+    effect while these forwards are in place.
     """
+    linears = _linears(model)
+    packed = are_faster_packed([linear.weight for linear in linears], rows=rows)
+    to_pack = [linear for linear, faster in zip(linears, packed, strict=True) if faster]
     return [
-        (linear, partial(forward, weight=in_order(linear.weight, rows)))
-        for linear, forward in fast_forwards(model, rows=rows)
+        *((linear, PackedLinear(linear)) for linear in to_pack),
+        *(
+            (linear, partial(forward, weight=in_order(linear.weight, rows)))
+            for linear, forward in fast_forwards(model, rows=rows)
+            if linear not in to_pack
+        ),
     ]
 
 
@@ -63,12 +73,7 @@ def fast_forwards(
     - `constant`: as in `product`, for the gradients of what goes through them.
     - `known_faster`: as in `are_faster`.
     """
-    linears = [
-        module
-        for module in model.modules()
-        # A subclass, or a module that was given another forward, may do more.
-        if type(module) is nn.Linear and "forward" not in vars(module)
-    ]
+    linears = _linears(model)
     weights = [linear.weight for linear in linears]
     faster = are_faster(weights, rows=rows, known_faster=known_faster)
     return [
@@ -84,4 +89,13 @@ def fast_forwards(
         )
         for linear, fast in zip(linears, faster, strict=True)
         if fast
+    ]
+
+
+def _linears(model: nn.Module) -> list[nn.Linear]:
+    # A subclass, or a module that was given another forward, may do more.
+    return [
+        module
+        for module in model.modules()
+        if type(module) is nn.Linear and "forward" not in vars(module)
     ]

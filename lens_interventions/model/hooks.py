@@ -18,7 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
 
 from .exclusive import exclusive
-from .kinds import ReadableModel, text_config
+from .kinds import ReadableModel
 from .restoration import restore
 from .tokens import TokenBatch
 from .user_hooks import has_temporary_hooks, hooked_modules
@@ -68,7 +68,7 @@ def without_hooks(hook_points: Iterable[HookPoint]) -> Iterator[None]:
         restore(put_back)
 
 
-def last_logits_only(bridge: TransformerBridge) -> dict[str, int | Tensor]:
+def last_logits_only(bridge: TransformerBridge) -> dict[str, Tensor]:
     """Options of a forward that computes the logits of the last position alone.
 
     Empty for a model that cannot, or if the user has a hook on the unembedding, which may be made
@@ -77,9 +77,10 @@ def last_logits_only(bridge: TransformerBridge) -> dict[str, int | Tensor]:
     parameters = inspect.signature(type(bridge.original_model).forward).parameters
     if "logits_to_keep" not in parameters or hooked_modules(bridge, "unembed"):
         return {}
-    # With a number, Gemma 4 also runs the blocks that share keys and values at few positions.
-    shares = bool(getattr(text_config(bridge), "num_kv_shared_layers", None))
-    return {"logits_to_keep": torch.tensor([-1]) if shares else 1}
+    # A number has two drawbacks. Models slice, and torch multiplies the rows of a slice of several
+    # texts one by one, each by all of the unembedding; an index makes one matrix of them. And
+    # Gemma 4 also runs the blocks that share keys and values at few positions.
+    return {"logits_to_keep": torch.tensor([-1])}
 
 
 def _taking_off(points: Iterable[HookPoint]) -> Callable[[], None]:

@@ -17,7 +17,8 @@ from .exclusive import exclusive
 from .hooks import hooked, keep, require_hooks, temporary_hooks, without_hooks
 from .kinds import ReadableModel, architecture, output_transform
 from .points import FINAL, hook_name
-from .product import is_faster, product
+from .product import product
+from .product_trials import is_faster
 from .user_hooks import hooked_modules
 
 Norm = Literal["full", "pre_affine"]

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 import lens_interventions as li
-from lens_interventions.model import product
+from lens_interventions.model import product_trials
 from tests.support.tiny import random_tokens, tiny_bridge
 
 
@@ -17,7 +17,7 @@ def rounding(monkeypatch):
     def rounded(factor):
         return (factor.contiguous().view(torch.int32) + 0x1000 & ~0x1FFF).view(torch.float32)
 
-    monkeypatch.setattr(product, "_is_suited", lambda _weight: False)
+    monkeypatch.setattr(product_trials, "_is_suited", lambda _weight: False)
     monkeypatch.setattr(
         functional, "linear", lambda x, w, b=None: linear(rounded(x), rounded(w), b)
     )

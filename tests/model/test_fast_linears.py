@@ -7,7 +7,7 @@ from torch import nn
 import lens_interventions as li
 from lens_interventions.intervention.generation import cached_decoder
 from lens_interventions.model import fast_linears as fast_linears_module
-from lens_interventions.model import product as product_module
+from lens_interventions.model import product_trials
 from lens_interventions.model.fast_linears import decoding_forwards, fast_forwards
 from lens_interventions.model.replaced_forwards import replaced_forwards
 from tests.support.clean import left_as_found
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def always_faster(monkeypatch):
-    monkeypatch.setattr(product_module, "_is_faster", lambda _shape, _rows: True)
+    monkeypatch.setattr(product_trials, "_is_faster", lambda _shape, _rows: True)
 
 
 def n_fast(model):

@@ -4,14 +4,9 @@ import pytest
 import torch
 
 import lens_interventions as li
-from lens_interventions.model import product as product_module
-from lens_interventions.model.product import (
-    are_faster,
-    in_order,
-    is_faster,
-    product,
-    weighted_rows,
-)
+from lens_interventions.model import product_trials
+from lens_interventions.model.product import product, weighted_rows
+from lens_interventions.model.product_trials import are_faster, in_order, is_faster
 from lens_interventions.model.readout import readout
 from tests.support.clean import left_as_found
 from tests.support.tiny import tiny_bridge
@@ -117,7 +112,7 @@ def test_a_process_asks_once_which_is_faster(monkeypatch, factors):
         return is_faster(factors[1]), few, one
 
     first = answers()
-    monkeypatch.setattr(product_module, "_seconds", lambda _function: 1 / 0)
+    monkeypatch.setattr(product_trials, "_seconds", lambda _function: 1 / 0)
     assert answers() == first
 
 
@@ -137,14 +132,14 @@ def test_an_average_has_the_gradient_of_the_plain_product(factors):
 @pytest.mark.parametrize(("rows", "tried"), [(1, 2), (3, 8), (32, 32), (33, 100), (101, 256)])
 def test_some_numbers_of_rows_are_tried_for_all(monkeypatch, factors, rows, tried):
     asked = []
-    monkeypatch.setattr(product_module, "_is_faster", lambda _shape, rows: asked.append(rows))
+    monkeypatch.setattr(product_trials, "_is_faster", lambda _shape, rows: asked.append(rows))
     list(are_faster([factors[1]], rows=rows))
     assert asked == [tried]
 
 
 def test_few_rows_and_many_are_asked_about_apart(monkeypatch, factors):
     """Processors are seen on which only the one or only the other is faster."""
-    monkeypatch.setattr(product_module, "_is_faster", lambda _shape, rows: rows == 8)
+    monkeypatch.setattr(product_trials, "_is_faster", lambda _shape, rows: rows == 8)
     answers = [*are_faster([factors[1]], rows=4), *are_faster([factors[1]], rows=400)]
     assert answers == [True, False]
     assert not is_faster(factors[1])
@@ -152,7 +147,7 @@ def test_few_rows_and_many_are_asked_about_apart(monkeypatch, factors):
 
 def test_weights_of_different_shapes_are_asked_about_apart(monkeypatch, factors):
     """On an Intel Xeon, oneDNN multiplies eight rows faster by a wide weight alone."""
-    monkeypatch.setattr(product_module, "_is_faster", lambda shape, _rows: shape[0] > 8)
+    monkeypatch.setattr(product_trials, "_is_faster", lambda shape, _rows: shape[0] > 8)
     weight = factors[1]
     assert [*are_faster([weight, weight[:4], weight], rows=4)] == [True, False, True]
 
@@ -172,7 +167,7 @@ def test_an_average_of_rows_needs_no_denormal_shares(fast):
 @pytest.mark.usefixtures("always_faster")
 @pytest.mark.parametrize("pays", [True, False])
 def test_a_weight_in_order_has_the_same_products(monkeypatch, factors, pays):
-    monkeypatch.setattr(product_module, "_order_pays", lambda _d_in: pays)
+    monkeypatch.setattr(product_trials, "_order_pays", lambda _d_in: pays)
     x, weight = factors
     expected = x.double() @ weight.double().T
     for rows, copied in ((1, pays), (2, True), (100, True), (101, False)):
@@ -217,7 +212,7 @@ def test_a_call_after_the_weights_were_edited_reads_the_new_ones(monkeypatch, ca
     results = {}
     for faster in (True, False):
         monkeypatch.setattr(
-            product_module, "_is_faster", lambda _shape, _rows, answer=faster: answer
+            product_trials, "_is_faster", lambda _shape, _rows, answer=faster: answer
         )
         bridge = tiny_bridge("llama", dtype=torch.float32)
         with left_as_found(bridge):

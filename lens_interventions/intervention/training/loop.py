@@ -15,7 +15,7 @@ from ..._progress import progress_bar, show_as_done, steps
 from ...model.fast_linears import Forwards, fast_forwards
 from ...model.other_weights import other_weights
 from ...model.partial_run import run_late_blocks
-from ...model.product import is_faster
+from ...model.product_trials import is_faster
 from ...model.replaced_forwards import replaced_forwards
 from ..adapted_reader import adapted_weights
 from ..bound_patch import BoundPatch

@@ -7,6 +7,7 @@ from torch import nn
 import lens_interventions as li
 from lens_interventions.intervention.training import loop, loss
 from lens_interventions.model import product as product_module
+from lens_interventions.model import product_trials
 from tests.support.clean import left_as_found
 from tests.support.small_training import assert_same_bits, random_texts, train
 from tests.support.stopped import stopped
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 def decided(monkeypatch, faster):
     """Processors differ in what is faster."""
-    monkeypatch.setattr(product_module, "_is_faster", lambda _shape, _rows: faster)
+    monkeypatch.setattr(product_trials, "_is_faster", lambda _shape, _rows: faster)
 
 
 @pytest.mark.parametrize("adapt", [None, "attention"])
