@@ -122,6 +122,7 @@ def always_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         pytest.skip("this torch has no oneDNN")
     monkeypatch.setattr(product_trials, "_is_faster", lambda _shape, _rows: True)
+    monkeypatch.setattr(product_trials, "_is_faster_packed", lambda _shape, _rows: False)
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def always_faster(monkeypatch):
     monkeypatch.setattr(product_trials, "_is_faster", lambda _shape, _rows: True)
+    monkeypatch.setattr(product_trials, "_is_faster_packed", lambda _shape, _rows: False)
 
 
 def n_fast(model):
