@@ -88,9 +88,11 @@ def test_a_module_has_one_forward_and_that_of_a_packed_weight_before_others(monk
 
 
 @pytest.mark.usefixtures("always_faster")
-def test_only_what_is_as_exact_is_packed(monkeypatch):
+def test_only_what_is_as_exact_is_packed_and_for_few_rows(monkeypatch):
     weight = torch.randn(301, 40)
     assert [*are_faster_packed([weight, weight.double(), weight.T], rows=4)] == [True, False, False]
+    assert [*are_faster_packed([weight], rows=100)] == [True]
+    assert [*are_faster_packed([weight], rows=101)] == [False]
     multiply = product_trials.packed_product
     monkeypatch.setattr(
         product_trials, "packed_product", lambda x, *rest: multiply(x.bfloat16().float(), *rest)
