@@ -23,8 +23,8 @@ _STRIDES = 64
 # Numbers that a CPU multiplies at a time before it adds them up.
 _CACHED = 2**20
 
-# Logits this far below the largest add nothing to a sum of shares, not even in float64. With all of
-# them, shares and their products may be denormal, which Intel's processors compute 50 times slower.
+# Logits this far below the largest add nothing to a sum of shares, not even in float64. The shares
+# of others may be denormal, and so may their products, on which Intel's processors are slow.
 _NEGLIGIBLE = -80.0
 
 
@@ -103,37 +103,31 @@ def normalizer_entropy_and_ranks(
     logits: Float[Tensor, "row d_vocab"],
     likeliest: Int[Tensor, " row"],
     ids: Int[Tensor, "row target"],
-    scratch: Float[Tensor, "few d_vocab"],
+    scratch: Float[Tensor, "scratch_row d_vocab"],
 ) -> tuple[Float[Tensor, " row"], Float[Tensor, " row"], Int[Tensor, "row target"]]:
-    """`normalizer_and_entropy` and `ranks`, of as many rows at a time as `scratch` has.
+    """`normalizer_and_entropy` and `ranks`, of half as many rows at a time as `scratch` has.
 
     The passes over a few rows stay in a cache. They are all that is done for a few rows at a time,
     since there a call costs about as much as a pass; so the views are made before.
     """
     largest, own = logits.gather(-1, likeliest[:, None]), logits.gather(-1, ids)
-    mean_logit, total = (torch.empty_like(largest[:, 0]) for _ in range(2))
+    mean_gap, total = (torch.empty_like(largest[:, 0]) for _ in range(2))
     counts = torch.empty_like(own.T)
-    few = len(scratch)
-    of_rows = (each.split(few) for each in (logits, largest, mean_logit, total))
+    few = len(scratch) // 2
+    of_rows = (each.split(few) for each in (logits, largest, mean_gap, total))
     of_targets = [(own[:, [t]].split(few), counts[t].split(few)) for t in range(len(counts))]
     for part, (values, largest_there, mean_there, total_there) in enumerate(
         zip(*of_rows, strict=True)
     ):
-        room = scratch[: len(values)]
-        torch.sub(values, largest_there, out=room)
-        torch.exp(room.clamp_(min=_NEGLIGIBLE), out=room)
-        torch.sum(room, dim=-1, out=total_there)
-        torch.sum(torch.mul(room, values, out=room), dim=-1, out=mean_there)
+        room, gaps = scratch[: len(values)], scratch[few : few + len(values)]
+        torch.sub(values, largest_there, out=gaps).clamp_(min=_NEGLIGIBLE)
+        torch.sum(torch.exp(gaps, out=room), dim=-1, out=total_there)
+        torch.sum(torch.mul(room, gaps, out=room), dim=-1, out=mean_there)
         for target, count in of_targets:
             torch.sum(torch.gt(values, target[part], out=room), dim=-1, out=count[part])
-    log_normalizer = largest[:, 0] + total.log()
-    # A logit of minus infinity times its negligible share.
-    lost = mean_logit.isinf()
-    if lost.any():
-        shares = logits[lost].sub(largest[lost]).exp()
-        mean_logit[lost] = expectation(shares, logits[lost])
-    entropy = log_normalizer - mean_logit / total
-    return log_normalizer, entropy.clamp(min=0), counts.T.long()
+    log_total = total.log()
+    entropy = log_total - mean_gap / total
+    return largest[:, 0] + log_total, entropy.clamp(min=0), counts.T.long()
 
 
 def expectation(

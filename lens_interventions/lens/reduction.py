@@ -78,7 +78,7 @@ class ChunkReducer:
         self._dtype = torch.float32 if half else readout.weight.dtype
         self._product = self._buffer(precision) if half else None
         self._point_logits = self._buffer(self._dtype)
-        self._scratch = self._buffer(self._dtype)
+        self._scratch = self._buffer(self._dtype, max(2, rows))
         self._kept: dict[str, Tensor] = {}
 
     def reduce(
@@ -136,7 +136,7 @@ class ChunkReducer:
         top_ids, top_logits = top_k(logits, self.k)
         ids = torch.cat(list(targets.values()), dim=-1)
         log_normalizer, entropy, counts = normalizer_entropy_and_ranks(
-            logits, top_ids[:, 0], ids, self._scratch[:few]
+            logits, top_ids[:, 0], ids, self._scratch[: 2 * few]
         )
         point = Distribution(normalized, logits, top_ids, top_logits, log_normalizer, entropy)
         found = _divergences(self._dots, references, point)
@@ -150,12 +150,13 @@ class ChunkReducer:
         return found | _alone(point, targets, counts)
 
     def _few_rows(self) -> int:
-        """How many rows of logits a pass takes at a time."""
+        """How many rows of logits a pass takes at a time: at most half of the scratch buffer's."""
+        most = len(self._scratch) // 2
         if self._scratch.device.type != "cpu":
-            return self.rows
+            return most
         row_bytes = self._scratch.shape[1] * self._scratch.itemsize
         rows = max(1, _THREAD_TILE_BYTES // row_bytes) * torch.get_num_threads()
-        return min(self.rows, rows)
+        return min(most, rows)
 
     def _in_turn(
         self, residuals: list[Float[Tensor, "row d_model"]]
@@ -171,9 +172,11 @@ class ChunkReducer:
             logits = self._logits(normalized.flatten(0, 1), self._point_logits)
             yield from zip(normalized, logits.view(*normalized.shape[:2], -1), strict=True)
 
-    def _buffer(self, dtype: torch.dtype) -> Float[Tensor, "max_row d_vocab"]:
+    def _buffer(
+        self, dtype: torch.dtype, rows: int | None = None
+    ) -> Float[Tensor, "max_row d_vocab"]:
         weight = self.readout.weight
-        return torch.empty(self.rows, len(weight), dtype=dtype, device=weight.device)
+        return torch.empty(rows or self.rows, len(weight), dtype=dtype, device=weight.device)
 
     def _room(self, label: str, kept: bool) -> Float[Tensor, "max_row d_vocab"]:
         """The buffer for a reference's logits."""

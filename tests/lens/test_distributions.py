@@ -78,7 +78,7 @@ def test_a_few_rows_at_a_time_have_the_statistics_of_all(logits, few, data):
     (z,) = logits
     ids = data.draw(hnp.arrays(np.int64, (len(z), 2), elements=st.integers(0, z.shape[1] - 1)))
     tensor = torch.tensor(z)
-    scratch = torch.empty(few, z.shape[1], dtype=torch.float64)
+    scratch = torch.empty(2 * few, z.shape[1], dtype=torch.float64)
     log_normalizer, nats, counts = normalizer_entropy_and_ranks(
         tensor, tensor.argmax(-1), torch.tensor(ids), scratch
     )
@@ -97,13 +97,28 @@ def test_a_constant_in_all_logits_changes_no_entropy_in_float32(offset):
     z = drawn.round() / 64 + offset  # exact in float32
     expected = reference.entropies(z.double().numpy())
     ids = torch.zeros(len(z), 0, dtype=torch.long)
-    scratch = torch.empty(3, z.shape[1])
+    scratch = torch.empty(6, z.shape[1])
     # Sums of 50,000 terms, whose rounding grows with the offset.
     atol = 2e-5 + 5e-7 * abs(offset)
     _, nats = normalizer_and_entropy(z, z.argmax(-1))
     np.testing.assert_allclose(nats, expected, atol=atol)
     _, nats, _ = normalizer_entropy_and_ranks(z, z.argmax(-1), ids, scratch)
     np.testing.assert_allclose(nats, expected, atol=atol)
+
+
+@pytest.mark.parametrize("mask", [-torch.inf, torch.finfo().min])
+def test_tokens_that_a_model_masks_have_no_part_in_any_statistic(mask):
+    z = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
+    alone = z.double().numpy()
+    masked = torch.cat([z, torch.full((3, 40), mask)], dim=-1)
+    ids, scratch = torch.zeros(3, 1, dtype=torch.long), torch.empty(4, 90)
+    for log_normalizer, nats, *_ in (
+        normalizer_and_entropy(masked, masked.argmax(-1)),
+        normalizer_entropy_and_ranks(masked, masked.argmax(-1), ids, scratch),
+    ):
+        # Sums of 50 terms in float32.
+        np.testing.assert_allclose(log_normalizer, scipy.special.logsumexp(alone, -1), rtol=1e-6)
+        np.testing.assert_allclose(nats, reference.entropies(alone), rtol=2e-6)
 
 
 @given(_logits(n=2))
@@ -164,5 +179,5 @@ def test_rounding_makes_no_entropy_negative():
     z[:, 0] += 60 * torch.rand(500, generator=generator)
     likeliest, none = z.argmax(-1), torch.zeros(500, 0, dtype=torch.long)
     assert (normalizer_and_entropy(z, likeliest)[1] >= 0).all()
-    scratch = torch.empty(3, 100)
+    scratch = torch.empty(6, 100)
     assert (normalizer_entropy_and_ranks(z, likeliest, none, scratch)[1] >= 0).all()
