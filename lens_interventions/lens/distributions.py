@@ -89,7 +89,7 @@ def normalizer_and_entropy(
     A token's log-probability is its logit minus the first; a logit of minus infinity has none.
     `likeliest` is the id of each row's largest logit. Afterwards `scratch` holds the softmax.
     """
-    # On a CPU, torch's softmax takes half the time of exponentials and their sum.
+    # For many rows at once, torch's softmax takes half the time of exponentials and their sum.
     probabilities = torch.softmax(logits, dim=-1, out=scratch)
     # In float32 its sum is not quite 1, and a constant in all logits would count that many times.
     probabilities.div_(probabilities.sum(-1, keepdim=True))

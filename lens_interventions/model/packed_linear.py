@@ -36,4 +36,4 @@ class PackedLinear:
             self._copy = packed(self._weight, rows)
             self._packed_for = rows
         assert self._copy is not None
-        return packed_product(x.contiguous(), self._copy, self._weight, self._bias, rows)
+        return packed_product(x, self._copy, self._weight, self._bias)

@@ -92,18 +92,17 @@ def packed_product(
     x: Float[Tensor, "*row d_in"],
     copy: Tensor,
     weight: Float[Tensor, "d_out d_in"],
-    bias: Float[Tensor, " d_out"] | None,
-    rows: int,
+    bias: Float[Tensor, " d_out"] | None = None,
 ) -> Float[Tensor, "*row d_out"]:
     """`x @ weight.T + bias` without a gradient, by MKL and a copy of the weight.
 
     **Arguments:**
 
     - `x`, `weight`, `bias`: the factors, and what is added to each row.
-    - `copy`: `packed(weight, rows)`.
-    - `rows`: how many rows `x` has.
+    - `copy`: `packed(weight, rows)`, for as many rows as `x` has.
     """
-    return torch.ops.mkl._mkl_linear(x, copy, weight, bias, rows)
+    rows = x.numel() // x.shape[-1]
+    return torch.ops.mkl._mkl_linear(x.contiguous(), copy, weight, bias, rows)
 
 
 def product_dtype(weight: Float[Tensor, "_ _"]) -> torch.dtype:

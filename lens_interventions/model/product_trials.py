@@ -50,7 +50,7 @@ def are_faster(
     - `known_faster`: whether oneDNN is taken without a trial of speed, which where the two are
         close may end in another way on another day.
     """
-    return _tried(
+    return _answers(
         weights, rows, _by_onednn, lambda shape, tried: known_faster or _is_faster(shape, tried)
     )
 
@@ -61,7 +61,7 @@ def are_faster_packed(weights: Iterable[Float[Tensor, "_ _"]], *, rows: int) -> 
     They are only for a contiguous float32 matrix on a CPU, outside `torch.autocast`, and for at
     most 100 rows: with 160 texts, decoding was no faster than without packed weights.
     """
-    return _tried(
+    return _answers(
         weights,
         rows,
         _by_packing,
@@ -83,7 +83,7 @@ def in_order(weight: Float[Tensor, "d_out d_in"], rows: int) -> Tensor:
 
 
 @torch.no_grad()
-def _tried(
+def _answers(
     weights: Iterable[Float[Tensor, "_ _"]],
     rows: int | None,
     multiply: Callable[[Tensor, Tensor], Tensor],
@@ -122,7 +122,7 @@ def _by_onednn(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _by_packing(x: Tensor, weight: Tensor) -> Tensor:
-    return packed_product(x, packed(weight, len(x)), weight, None, len(x))
+    return packed_product(x, packed(weight, len(x)), weight)
 
 
 def _factors(
@@ -169,7 +169,7 @@ def _is_faster_packed(shape: tuple[int, int], rows: int) -> bool:
     x, weight = _factors(rows, d_in, d_out)
     read, copy = in_order(weight, rows), packed(weight, rows)
     by_packing, *others = _least_seconds(
-        lambda: packed_product(x, copy, weight, None, rows),
+        lambda: packed_product(x, copy, weight),
         lambda: product(x, weight),
         lambda: product(x, read, fast=True),
     )
