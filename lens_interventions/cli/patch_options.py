@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MODES = ("interpolate", "add", "correct")
 SCALES = ("raw", "norm", "deviation")
-EMBEDDINGS = ("W_E", "W_U", "lens")
+EMBEDDINGS = ("W_E", "W_E_centred", "W_U", "lens")
 GATES = ("lens", "output")
 SCALE_HELP = (
     "raw; norm: as long as the residual that it replaces; or deviation: as long as that residual's "
@@ -97,8 +97,8 @@ Embedding = Annotated[
         "--embedding",
         callback=one_of(EMBEDDINGS),
         show_default=str(_DEFAULTS["embedding"]),
-        help="The vector of a token: W_E, W_U, or lens, which carries W_U to the layer through "
-        "--lens.",
+        help="The vector of a token: W_E; W_E_centred, less the mean over the vocabulary; W_U; or "
+        "lens, which carries W_U to the layer through --lens.",
     ),
 ]
 FirstPosition = Annotated[

@@ -82,7 +82,7 @@ def slopes(
         typer.Option(
             callback=one_of(EMBEDDINGS),
             show_default="W_E",
-            help="W_E, W_U or lens (with --lens). May be given several times.",
+            help="W_E, W_E_centred, W_U or lens (with --lens). May be given several times.",
         ),
     ] = None,
     scope: Scopes = None,

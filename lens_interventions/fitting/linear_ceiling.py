@@ -84,7 +84,7 @@ def linear_ceiling(
         raise ValueError("there are no held-out texts: give some that are not fitted to")
     refuse_late_hooks(bridge, 0)
     table = embedding(bridge)
-    unit = float(table.weight.norm(dim=-1).median()) * table.scale
+    unit = float(table.typical_length)
     reader = _Reader(bridge, table, unit, layers, first_position)
     read = text_tokens(bridge, texts, prepend_bos)
     moments = _fit_moments(reader, read, length, progress)

@@ -50,7 +50,7 @@ class LearnedWrite:
         trained_with: name of the source.
         source: name of the source that it may be used with, the same unless `for_source` changed
             it.
-        embedding: `"W_E"` or `"W_U"`, the vectors that stand for tokens.
+        embedding: `"W_E"`, `"W_E_centred"` or `"W_U"`, the vectors that stand for tokens.
         scale: `"raw"` to read them as they are, `"norm"` to read them as long as the residual.
         first_position: positions below it stay as they are.
         fingerprint: hash of the weights of the model that it was trained on, including the updates
@@ -70,7 +70,7 @@ class LearnedWrite:
     gate_bias: Float[Tensor, " layer"] | None = field(default=None, repr=False)
     trained_with: str
     source: str
-    embedding: Literal["W_E", "W_U"]
+    embedding: Literal["W_E", "W_E_centred", "W_U"]
     scale: Literal["raw", "norm"]
     first_position: int
     fingerprint: str
@@ -289,10 +289,10 @@ def require_learnable(embedding: str, scale: str) -> None:
 
     Both would need a lens or the mean residuals, which are not in its file.
     """
-    if embedding not in ("W_E", "W_U") or scale not in ("raw", "norm"):
+    if embedding not in ("W_E", "W_E_centred", "W_U") or scale not in ("raw", "norm"):
         raise ValueError(
-            "a learned write reads embedding 'W_E' or 'W_U' with scale 'raw' or 'norm', got "
-            f"{embedding!r} with {scale!r}"
+            "a learned write reads embedding 'W_E', 'W_E_centred' or 'W_U' with scale 'raw' or "
+            f"'norm', got {embedding!r} with {scale!r}"
         )
 
 

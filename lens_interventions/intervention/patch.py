@@ -55,9 +55,10 @@ class NextTokenPatch(PatchFields):
         mode: one of the formulas above, or a function such as those in `modes`.
         scale: `"raw"` for `s = 1`, `"norm"` for `s = |r| / |e|`, `"deviation"` for
             `s = |r - m| / |e|`, with m the layer's mean residual on bundled prose.
-        embedding: `"W_E"`, rows as the model feeds them; `"W_U"`, columns of the unembedding; or
-            `"lens"`, columns of the unembedding that the inverse of the lens's map carries back to
-            the layer.
+        embedding: `"W_E"`, rows as the model feeds them; `"W_E_centred"`, the same less their mean
+            over the vocabulary, which tokens have in common; `"W_U"`, columns of the unembedding;
+            or `"lens"`, columns of the unembedding that the inverse of the lens's map carries back
+            to the layer.
         positions: `"all"`; `"generated"`, those whose next token was not in the prompt; or the
             positions themselves, counted from the first token.
         first_position: positions below it are never patched. 1 spares the first token of a text,
@@ -92,7 +93,7 @@ class NextTokenPatch(PatchFields):
         last residual, `scale` is `"deviation"` and the bridge has no tokenizer, or a hook is on the
         final norm or the unembedding, through which the patch reads the lens or the model's output;
         `NotImplementedError` if the model is recurrent or not a causal decoder, or if it transforms
-        its embeddings before the first block and `embedding` is `"W_E"`.
+        its embeddings before the first block and `embedding` is `"W_E"` or `"W_E_centred"`.
         """
         return self._bind(bridge, functools.partial(embedding, bridge))
 
@@ -101,7 +102,10 @@ class NextTokenPatch(PatchFields):
         read = readout(bridge)
         if self.reads_lens or self.gate_on == "output":
             refuse_readout_hooks(bridge)
-        table = token_embedding() if self.embedding == "W_E" else Embedding(read.weight, 1.0)
+        read_in = self.embedding in ("W_E", "W_E_centred")
+        table = token_embedding() if read_in else Embedding(read.weight, 1.0)
+        if self.embedding == "W_E_centred":
+            table = replace(table, centred=True)
         lens = bound_lens(bridge, self.lens)
         tables = dict.fromkeys(self.layers, table)
         if self.embedding == "lens" and isinstance(lens, AffineLens | JacobianTransport):

@@ -31,7 +31,7 @@ class PatchFields:
     strength: float
     mode: Literal["interpolate", "add", "correct"] | Mode = "interpolate"
     scale: Literal["raw", "norm", "deviation"] = "raw"
-    embedding: Literal["W_E", "W_U", "lens"] = "W_E"
+    embedding: Literal["W_E", "W_E_centred", "W_U", "lens"] = "W_E"
     positions: Literal["all", "generated"] | Collection[int] = "all"
     first_position: int = 0
     window: int | None = None

@@ -35,6 +35,8 @@ PATCHES = [
     NextTokenPatch(layer=1, strength=0.9, gate=4.0, gate_on="output"),
     NextTokenPatch(layer=2, strength=0.9, gate=4.0, gate_on="output", source="shuffled", window=2),
     NextTokenPatch(layer=(0, 1), strength=0.8, source=BackPatch(3)),
+    NextTokenPatch(layer=(0, 2), strength=0.7, mode="add", scale="norm", embedding="W_E_centred"),
+    NextTokenPatch(layer=1, strength=0.6, mode="correct", embedding="W_E_centred", window=3),
 ]
 LENGTH = 8  # longer than the sliding windows of the tiny models
 PROMPT_LENGTH = 4

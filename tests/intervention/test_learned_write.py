@@ -53,10 +53,18 @@ class TestFormula:
     @pytest.mark.parametrize("bias", [False, True])
     @pytest.mark.parametrize("gate", [False, True])
     @pytest.mark.parametrize("scale", ["raw", "norm"])
-    def test_rows_are_what_the_formula_says(self, full, bias, gate, scale):
+    @pytest.mark.parametrize("embedding", ["W_E", "W_E_centred"])
+    def test_rows_are_what_the_formula_says(self, full, bias, gate, scale, embedding):
         bridge = shared_bridge("llama")
         write = random_write(
-            bridge, layers=(0, 2), full=full, bias=bias, gate=gate, scale=scale, first_position=2
+            bridge,
+            layers=(0, 2),
+            full=full,
+            bias=bias,
+            gate=gate,
+            embedding=embedding,
+            scale=scale,
+            first_position=2,
         )
         tokens = random_tokens(1, 6)
         patch = write.patch(strength=0.7)
@@ -84,6 +92,8 @@ class TestFormula:
                 expected = r
                 if 2 <= i < 5:
                     e = bridge.W_E[tokens[0, i + 1]]
+                    if embedding == "W_E_centred":
+                        e = e - bridge.W_E.mean(0)
                     if scale == "norm":
                         e = e * r.norm() / e.norm()
                     written = (
@@ -328,7 +338,7 @@ class TestRefusals:
     def test_what_only_a_patch_can_read(self, fields, monkeypatch):
         # Users run without the type checks of the test session, which would speak first.
         monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-        with pytest.raises(ValueError, match="a learned write reads embedding 'W_E' or 'W_U'"):
+        with pytest.raises(ValueError, match="a learned write reads embedding 'W_E', "):
             random_write(shared_bridge("llama"), **fields)
 
     def test_other_weights(self):
@@ -340,6 +350,7 @@ class TestRefusals:
         ("fields", "message"),
         [
             ({"embedding": "W_U"}, "reads embedding='W_E'"),
+            ({"embedding": "W_E_centred"}, "the patch has 'W_E_centred'"),
             ({"scale": "norm"}, "scale='raw'"),
             ({"layer": 2}, r"layers \[1\], but the patch has \[2\]"),
             ({"layer": (1, 2)}, r"layers \[1\], but the patch has \[2\]"),

@@ -1,5 +1,8 @@
 """The token embedding as the model feeds it."""
 
+import dataclasses
+import functools
+
 import pytest
 import torch
 from transformer_lens.utilities import get_act_name
@@ -19,6 +22,23 @@ def test_embedding_is_what_the_model_feeds(bridge):
 def test_a_scaled_embedding_is_not_the_weight():
     bridge = shared_bridge("gemma2")
     assert embedding(bridge).scale == pytest.approx(32**0.5)
+
+
+def test_centred_vectors_lack_what_tokens_have_in_common():
+    for architecture in ("llama", "gemma2"):  # which scales
+        plain = embedding(shared_bridge(architecture))
+        centred = dataclasses.replace(plain, centred=True)
+        every = torch.arange(len(plain.weight))
+        vectors = plain(every) - plain(every).mean(0)
+        close = functools.partial(torch.testing.assert_close, rtol=0, atol=1e-12)
+        close(centred(every), vectors)
+        chances = torch.rand(2, len(every)).double().softmax(-1)
+        close(centred.mean(chances), chances @ vectors)
+        assert not centred.average.any()
+        assert float(centred.typical_length) == pytest.approx(float(vectors.norm(dim=-1).median()))
+        assert float(plain.typical_length) == pytest.approx(
+            float(plain(every).norm(dim=-1).median())
+        )
 
 
 def test_a_transformed_embedding_is_refused():

@@ -189,6 +189,9 @@ def _vectors(bridge: TransformerBridge, embedding: str) -> Tensor:
     """What stands for each token, `[d_vocab, d_model]`."""
     if embedding == "W_U":
         return bridge.W_U.T
+    if embedding == "W_E_centred":
+        fed = _vectors(bridge, "W_E")
+        return fed - fed.sum(0) / len(fed)
     if hasattr(bridge, "pos_embed"):
         return bridge.W_E
     # Without position embeddings, what enters the first block is the embedding as it is fed.

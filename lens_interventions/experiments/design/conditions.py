@@ -96,7 +96,7 @@ class PatchSettings:
         scale: "norm" scales written vectors to the length of the residual, "deviation" to its
             distance from the layer's mean residual, both times the strength; "raw" writes the
             embedding as it is.
-        embedding: "W_E", "W_U" or "lens", which needs `lens`.
+        embedding: "W_E", "W_E_centred", "W_U" or "lens", which needs `lens`.
         lens: the file of an `AffineLens`. A run keeps its hash, and is not continued with another
             file at this path. The lens carries the embedding "lens" to the layer, and the gate, the
             mode "correct" and the source "guess" read it instead of the logit lens.
@@ -114,7 +114,7 @@ class PatchSettings:
     """
 
     scale: Literal["raw", "norm", "deviation"] = "norm"
-    embedding: Literal["W_E", "W_U", "lens"] = "W_E"
+    embedding: Literal["W_E", "W_E_centred", "W_U", "lens"] = "W_E"
     lens: str | None = file_field()
     first_position: int = 1
     gate: float | None = None

@@ -25,6 +25,7 @@ from ..losses.scopes import Scope, chosen_predictions, scopes_by_name
 from ..modes import MODES, Mode
 from ..names import function_names
 from ..patch import NextTokenPatch, require_patch_fits
+from ..patch_fields import choices
 from ..pieces import piece_length
 from ..sources import SourceFunction, source_names
 from ..text_sums import Reading, text_sums
@@ -34,7 +35,7 @@ from .final_guess import KnownGuesses, final_guess, source_of
 from .residual_gradients import residual_gradients
 from .result import SlopeMap
 
-Embeddings = Sequence[Literal["W_E", "W_U", "lens"]]
+Embeddings = Sequence[Literal["W_E", "W_E_centred", "W_U", "lens"]]
 
 TOKEN_SOURCES = ("true", "current", "previous", "shuffled", "random", "final_guess")
 
@@ -114,7 +115,7 @@ def slope_map(
     names = {
         "sources": function_names("sources", sources, (*source_names(), "final_guess")),
         "modes": function_names("modes", modes, list(MODES)),
-        "embeddings": function_names("embeddings", embeddings, ["W_E", "W_U", "lens"]),
+        "embeddings": function_names("embeddings", embeddings, choices("embedding")),
     }
     by_scope = scopes_by_name(scopes)
     layers = tuple(sorted(chosen_layers(layers, int(bridge.cfg.n_layers))))

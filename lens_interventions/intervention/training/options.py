@@ -15,7 +15,8 @@ class TrainingOptions:
     Attributes:
         bias: whether the write has a bias.
         input_gate: whether the write is scaled by a learned sigmoid of the residual.
-        embedding: `"W_E"` to read tokens as the model feeds them, `"W_U"` to read the unembedding.
+        embedding: `"W_E"` to read tokens as the model feeds them, `"W_E_centred"` to read the same
+            less the mean over the vocabulary, `"W_U"` to read the unembedding.
         scale: `"raw"` to read those vectors as they are, `"norm"` to scale them to the length of
             the residual.
         first_position: positions below it are never patched. 1 spares the first token of a piece,
@@ -45,7 +46,7 @@ class TrainingOptions:
 
     bias: bool = True
     input_gate: bool = False
-    embedding: Literal["W_E", "W_U"] = "W_E"
+    embedding: Literal["W_E", "W_E_centred", "W_U"] = "W_E"
     scale: Literal["raw", "norm"] = "raw"
     first_position: int = 1
     window: int = 256

@@ -63,8 +63,7 @@ class WriteParameters:
         if options.scale == "norm":
             lengths = sizes * d_model**0.5
         else:
-            every = torch.linalg.vector_norm(table.weight, dim=-1, dtype=dtype)
-            lengths = (every.median() * table.scale).expand_as(sizes)
+            lengths = table.typical_length.expand_as(sizes)
         self._sizes = {
             "down": 1 / lengths[:, None, None],
             "up": sizes[:, None, None],

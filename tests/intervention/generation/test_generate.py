@@ -250,7 +250,7 @@ def test_any_patch_on_any_prompts(data):
         strength=data.draw(st.floats(-1, 1)),
         mode=data.draw(st.sampled_from(["interpolate", "add", "correct"])),
         scale=data.draw(st.sampled_from(["raw", "norm"])),
-        embedding=data.draw(st.sampled_from(["W_E", "W_U"])),
+        embedding=data.draw(st.sampled_from(["W_E", "W_E_centred", "W_U"])),
         positions=data.draw(st.sampled_from(["all", "generated"]) | st.sets(st.integers(0, 9))),
         first_position=data.draw(st.integers(0, 3)),
         window=data.draw(st.none() | st.integers(1, 9)),

@@ -196,7 +196,7 @@ PATCHES = st.fixed_dictionaries(
         "strength": st.floats(-1, 2),
         "mode": st.sampled_from(list(MODES)),
         "scale": st.sampled_from(["raw", "norm", "deviation"]),
-        "embedding": st.sampled_from(["W_E", "W_U"]),
+        "embedding": st.sampled_from(["W_E", "W_E_centred", "W_U"]),
         "positions": st.sampled_from(["all", "generated"]) | st.sets(st.integers(0, 12)),
         "first_position": st.integers(0, 3),
         "window": st.none() | st.integers(1, 12),

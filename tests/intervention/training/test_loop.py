@@ -221,3 +221,16 @@ def test_a_checkpoint_is_for_the_text_that_chose_its_best_step(tmp_path):
     train(bridge, steps=2, held_out=texts[:2], **options)
     with pytest.raises(ValueError, match="differs in held_out_texts"):
         train(bridge, steps=2, held_out=texts[2:4], **options)
+
+
+@pytest.mark.parametrize("scale", ["raw", "norm"])
+def test_centred_embeddings_lack_what_all_tokens_have_in_common(scale):
+    """So a write of the average embedding has nothing to read."""
+    changes = {}
+    for embedding in ("W_E", "W_E_centred"):
+        options = dataclasses.replace(SMALL, bias=False, scale=scale, embedding=embedding)
+        result = train(shared_bridge("llama"), source="average", steps=3, options=options)
+        assert result.write.embedding == embedding
+        changes[embedding] = result.curve["change"].abs().max()
+    assert changes["W_E"] > 1e-4
+    assert changes["W_E_centred"] < 1e-12
