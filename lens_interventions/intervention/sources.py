@@ -106,7 +106,8 @@ def average(site: "PatchSite") -> "Tensor":
     """The mean embedding of the vocabulary, as long as the true next token's embedding.
 
     `[batch, pos, d_model]`, one direction for all positions and texts. It is what all tokens have
-    in common, so every other source writes it too, whichever token it names.
+    in common, so every other source writes it too, whichever token it names, unless embeddings are
+    centred; then this source writes zeros.
     """
     vector = site.embedding.average
     length = site.embedding(site.next_tokens).norm(dim=-1, keepdim=True)

@@ -9,6 +9,7 @@ SMALL = SlopesSettings(
     document_tokens=20,
     induction_sequences=(3, 6),
     induction_length=12,
+    embedding="W_E_centred",
     sources=("true", "current", "random", "final_guess"),
     curved_sources=("true", "random"),
     curved_every=1,

@@ -43,8 +43,9 @@ def slopes(
     They choose cells on one half of the texts, and patched runs measure these cells on the other
     half.
 
-    The bound is to first order, for writes of W_E in the modes add and interpolate whose length is
-    that of the residual times the strength. It says nothing about stronger writes.
+    The bound is to first order, for writes of one embedding, by default W_E, in the modes add and
+    interpolate, whose length is that of the residual times the strength. It says nothing about
+    stronger writes.
 
     Three more stages ask why, and what learning could add. `rescue` hides tokens in their own
     places and writes them one position early. `head_slopes` shows which kinds of heads would read a

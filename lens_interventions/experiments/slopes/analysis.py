@@ -162,7 +162,7 @@ def _asked(
         what=capital(what),
         n=int(here["n"].iloc[0]),
         layers=here["layer"].nunique(),
-        forms=f"modes {' and '.join(settings.modes)} of W_E",
+        forms=f"modes {' and '.join(settings.modes)} of {settings.embedding}",
         weak=settings.weak,
     )
     most = -bound(sources, settings).interval.low

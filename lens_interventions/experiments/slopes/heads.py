@@ -44,16 +44,18 @@ def measure_heads(
     sequences: Sequences,
     sources: Sequence[str],
     mode: str,
+    embedding: str,
     seed: int,
 ) -> pd.DataFrame:
     """A row for each text, head, part and source: the slope of the sum of its losses.
 
     Each row repeats the head's scores, which do not depend on the text.
     """
+    layers = range(int(bridge.cfg.n_layers))
     found = head_slopes(
         bridge,
         tokens_of(bridge, sequences),
-        patch_of(sequences, range(int(bridge.cfg.n_layers)), sources[0], mode, 1.0, seed),
+        patch_of(sequences, layers, sources[0], mode, 1.0, embedding, seed),
         sources=sources,
         scopes=[scope],
         max_length=longest(sequences),

@@ -21,6 +21,7 @@ def measure_slopes(
     sequences: Sequences,
     sources: Sequence[str],
     modes: Sequence[str],
+    embedding: str,
     seed: int,
 ) -> pd.DataFrame:
     """A row for each text, source, mode and layer: the slope of the sum of its `count` losses."""
@@ -29,6 +30,7 @@ def measure_slopes(
         tokens_of(bridge, sequences),
         sources=sources,
         modes=modes,
+        embeddings=[embedding],  # type: ignore[list-item]
         scopes=[scope],
         max_length=longest(sequences),
         seed=seed,
@@ -62,6 +64,7 @@ def measure_patched(
     layer: int,
     strengths: Mapping[str, Sequence[float]],
     mode: str,
+    embedding: str,
     seed: int,
 ) -> pd.DataFrame:
     """A row for each text, source and strength: the sum of its losses, minus that without a patch.
@@ -70,7 +73,8 @@ def measure_patched(
     """
     cells = [(source, strength) for source, each in strengths.items() for strength in each]
     patches = [
-        patch_of(sequences, layer, source, mode, strength, seed) for source, strength in cells
+        patch_of(sequences, layer, source, mode, strength, embedding, seed)
+        for source, strength in cells
     ]
     rows = []
     texts = enumerate(text_tokens(bridge, tokens_of(bridge, sequences), None))

@@ -42,6 +42,7 @@ def measure_rescue(
     sources: Sequence[str],
     through: Sequence[Through],
     mode: str,
+    embedding: str,
     seed: int,
 ) -> pd.DataFrame:
     """A row for each text, layer and condition: the sum of its `count` losses.
@@ -51,7 +52,7 @@ def measure_rescue(
     found = rescue(
         bridge,
         tokens_of(bridge, sequences),
-        patch_of(sequences, layers[0], sources[0], mode, strength, seed),
+        patch_of(sequences, layers[0], sources[0], mode, strength, embedding, seed),
         sources=sources,
         layers=layers,
         through=through,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import pandas as pd
 
@@ -38,6 +39,8 @@ class SlopesSettings:
             cannot be one of them, because it reads the lens, which takes as long as all others
             together.
         modes: the modes, some of "add" and "interpolate".
+        embedding: the vectors that stand for tokens in all writes but the linear one, as in
+            `NextTokenPatch`.
         curved_sources: sources whose curvature is measured, in the first of the modes.
         curved_every: measure it at every n-th layer, including the last.
         curved_texts: on how many texts of each material of the selection half it is measured.
@@ -82,6 +85,7 @@ class SlopesSettings:
         "direction",
     )
     modes: tuple[str, ...] = ("add", "interpolate")
+    embedding: Literal["W_E", "W_E_centred", "W_U"] = "W_E"
     curved_sources: tuple[str, ...] = ("true", "current", "shuffled")
     curved_every: int = 3
     curved_texts: int = 3

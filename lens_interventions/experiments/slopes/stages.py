@@ -237,6 +237,7 @@ def _common(
         "material": material,
         "scope": scope or scope_of(material),
         "sequences": [sequence.values() for sequence in sequences],
+        "embedding": settings.embedding,
         "seed": settings.seed,
     }
 

@@ -39,6 +39,7 @@ def patch_of(
     source: str,
     mode: str,
     strength: float,
+    embedding: str,
     seed: int,
 ) -> NextTokenPatch:
     """A patch as long as the residual, which spares the first token as `slope_map` does."""
@@ -48,6 +49,7 @@ def patch_of(
         source=source_of(source),
         mode=mode,  # type: ignore[arg-type]
         scale="norm",
+        embedding=embedding,  # type: ignore[arg-type]
         positions=tuple(range(1, longest(sequences))),
         seed=seed,
     )

@@ -58,7 +58,12 @@ def test_curvatures_are_those_of_the_library(finished: tuple[Result, Path]) -> N
     bridge = tiny_bridge("gpt2")
     texts = [s.tokens for s in induction_sequences(bridge, SMALL.material)][: SMALL.curved_texts]
     patch = li.NextTokenPatch(
-        layer=1, strength=1.0, mode="add", scale="norm", positions=range(1, 25)
+        layer=1,
+        strength=1.0,
+        mode="add",
+        scale="norm",
+        embedding=SMALL.embedding,
+        positions=range(1, 25),
     )
     found = li.curvature(
         bridge, [torch.tensor([text]) for text in texts], [patch], scopes=["copyable"]
@@ -78,7 +83,12 @@ def test_rescue_and_heads_are_those_of_the_library(finished: tuple[Result, Path]
         if s.half == "report"
     ][: SMALL.mechanism_texts]
     patch = li.NextTokenPatch(
-        layer=range(3), strength=0.1, mode="add", scale="norm", positions=range(1, 25)
+        layer=range(3),
+        strength=0.1,
+        mode="add",
+        scale="norm",
+        embedding=SMALL.embedding,
+        positions=range(1, 25),
     )
     rescued = li.rescue(
         bridge,
@@ -281,6 +291,7 @@ def test_slopes_and_patched_losses_are_those_of_the_library(
         bridge,
         [bridge.W_E.new_tensor([text]).long() for text in texts],
         sources=SMALL.sources,
+        embeddings=[SMALL.embedding],
         scopes=["copyable"],
         progress=False,
     )
