@@ -20,6 +20,9 @@ from torch import Tensor
 
 Saved = TypeVar("Saved")
 
+# The name of the hash of a file's contents among its values. Files of before it have none.
+_DIGEST = "sha256"
+
 UNFINISHED = ".*.unfinished"
 """Pattern of what a killed process may leave beside a file that it was writing."""
 
@@ -120,7 +123,8 @@ def save_tensors(
         memory = tensor.untyped_storage().data_ptr()
         contiguous[name] = (tensor.clone() if memory in memories else tensor).contiguous()
         memories.add(memory)
-    note = json.dumps({"format": _format(kind), **rest})
+    kept = json.loads(json.dumps(rest))
+    note = json.dumps({"format": _format(kind), _DIGEST: _digest(contiguous, kept), **kept})
     with atomic_file(path) as temporary:
         try:
             save_file(contiguous, str(temporary), metadata={kind: note})
@@ -131,7 +135,8 @@ def save_tensors(
 def load_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the rest of a file that `save_tensors` wrote.
 
-    Raises `FileNotFoundError` if there is no file; `ValueError` for any other kind of file.
+    Raises `FileNotFoundError` if there is no file; `ValueError` for any other kind of file, and if
+    the file does not hold what was saved.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no {kind} at {path}")
@@ -144,7 +149,18 @@ def load_tensors(path: str | Path, *, kind: str) -> tuple[dict[str, Tensor], dic
         raise ValueError(f"{path} is not a saved {kind}: {error}") from error
     if not isinstance(rest, dict) or rest.pop("format", None) != _format(kind):
         raise ValueError(f"{path} is a safetensors file, but not a saved {kind}")
+    if rest.pop(_DIGEST, None) not in (None, _digest(tensors, rest)):
+        raise ValueError(f"{path} is damaged: it does not hold what was saved; remove it")
     return tensors, rest
+
+
+def _digest(tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> str:
+    """A hash of all that a file holds."""
+    hashed = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        hashed.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hashed.hexdigest()
 
 
 def restored(

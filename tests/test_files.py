@@ -41,6 +41,19 @@ def test_tensors_and_the_rest_come_back(tmp_path):
         load_tensors(path, kind="other")
 
 
+def test_what_is_not_what_was_saved_is_damage(tmp_path):
+    path = tmp_path / "file.safetensors"
+    save_tensors(path, {"a": torch.ones(200)}, kind="thing", rest={"step": 7, "by": {3: 0.1}})
+    load_tensors(path, kind="thing")
+    whole = path.read_bytes()
+    one, other = (torch.full((1,), value).numpy().tobytes() for value in (1.0, 1.5))
+    for old, new in ((one, other), (b'step\\": 7', b'step\\": 8')):
+        assert old in whole
+        path.write_bytes(whole.replace(old, new, 1))
+        with pytest.raises(ValueError, match="does not hold what was saved"):
+            load_tensors(path, kind="thing")
+
+
 def test_views_of_one_tensor_are_saved_as_tensors_of_their_own(tmp_path):
     path, stack = tmp_path / "file.safetensors", torch.arange(6.0).view(2, 3)
     views = {"all": stack, "first": stack[0], "second": stack[1], "turned": stack.T}

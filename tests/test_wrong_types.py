@@ -450,6 +450,100 @@ def teacher_forced(patch=None, **options):
             ValueError,
             "directions are 31 wide and the model is 32",
         ),
+        (
+            lambda: li.ablate_directions(1, torch.full((1, 32), torch.nan)),
+            ValueError,
+            "directions must be finite",
+        ),
+        (lambda: generate(max_new_tokens=None), TypeError, "max_new_tokens must be a whole number"),
+        (lambda: generate(seed="2"), TypeError, "seed must be one integer"),
+        (
+            lambda: teacher_forced(prompt_length=True),
+            TypeError,
+            "prompt_length must be whole numbers, got True",
+        ),
+        (
+            lambda: li.logit_lens(BRIDGE, torch.tensor([[5 + 3j, 17]])),
+            TypeError,
+            "expected integer token ids .* torch.complex64",
+        ),
+        (
+            lambda: li.logit_lens(
+                BRIDGE, torch.tensor(TOKENS), attention_mask=torch.tensor([[torch.nan, 1, 1, 1]])
+            ),
+            ValueError,
+            "attention_mask has nan",
+        ),
+        (
+            lambda: li.slope_map(
+                BRIDGE, TOKENS, layers=torch.tensor([False, False, True]), progress=False
+            ),
+            TypeError,
+            r"layers must be a list of whole numbers, such as \[0, 2\]; got tensor\(\[False",
+        ),
+        (
+            lambda: effect_map(positions=torch.tensor([False, False, True])),
+            TypeError,
+            r"positions must be whole numbers, got tensor\(\[False",
+        ),
+        *(
+            (
+                lambda positions=positions: li.logit_lens(BRIDGE, TOKENS, positions=positions),
+                TypeError,
+                "positions must be a whole number, a list of these, a mask, or a slice",
+            )
+            for positions in (
+                *("all", 1.5, [1.7], np.array([1.7]), (1.0, 3.0), [[0], [1]], [None], {1}, 10**30),
+                *((1, 2, 1, 1), torch.tensor([[1]])),
+            )
+        ),
+        (
+            lambda: li.logit_lens(BRIDGE, TOKENS, positions=slice(None, None, -1)),
+            ValueError,
+            "positions are read forwards: the step must be at least 1, got -1",
+        ),
+        (
+            lambda: li.intervals.share_difference_interval([math.nan, 1.0], [0.0, 0.0]),
+            ValueError,
+            "expected true or false, or 1 or 0",
+        ),
+        (
+            lambda: li.intervals.share_difference_interval(np.ones((2, 5)), np.zeros((2, 5))),
+            ValueError,
+            r"\[seq\], at least one; got \(2, 5\)",
+        ),
+        (
+            lambda: li.behaviour.bin_totals(torch.ones(2, 5), torch.zeros(1, 5).long(), 2),
+            ValueError,
+            r"a bin for each value; got shapes \(2, 5\) and \(1, 5\)",
+        ),
+        (
+            lambda: li.behaviour.surprise_distance(torch.ones(1, 5).long(), torch.ones(1, 5), 6.0),
+            ValueError,
+            r"of every token but the first, of shape \(1, 4\); got \(1, 5\)",
+        ),
+        (
+            lambda: li.behaviour.surprise_distance(
+                torch.ones(1, 5).long(), torch.ones(1, 4), math.nan
+            ),
+            ValueError,
+            "surprising must be a number of nats",
+        ),
+        (
+            lambda: li.behaviour.loop_free_survival([None], [40], min_length=-5),
+            ValueError,
+            "min_length >= 1",
+        ),
+        (
+            lambda: li.behaviour.copyable(torch.ones(2, 3, 4).long()),
+            ValueError,
+            r"expected tokens \[batch, pos\] and a mask of the same shape; got \(2, 3, 4\)",
+        ),
+        (
+            lambda: li.behaviour.copyable(torch.ones(2, 3).long(), mask=torch.ones(2, 4)),
+            ValueError,
+            r"got \(2, 3\) and \(2, 4\)",
+        ),
         (lambda: li.load_model(tiny_model("llama")), TypeError, r"load_model\(hf_model=model"),
         (
             lambda: li.plots.save(li.logit_lens(BRIDGE, TOKENS), "b.html"),
@@ -470,6 +564,10 @@ def test_lists_of_numbers_are_numbers():
     assert li.behaviour.ending_loops([text]) == [li.behaviour.ending_loop(text)]
     assert li.behaviour.ending_loop(text).period == 2
     assert li.intervals.holm([0.01, 0.04]).tolist() == [0.02, 0.04]
+    assert li.behaviour.rep_n(torch.tensor([text]), 2, lengths=[6]).tolist() == [0.6]
+    nats = torch.tensor([[0.5, 1.5, 3.0]])
+    of_array = li.behaviour.bin_by(nats, np.array([1.0, 2.0]))
+    assert of_array.index.tolist() == li.behaviour.bin_by(nats, [1.0, 2.0]).index.tolist()
     sums, counts = [3.0, 4.0, 9.0], [1, 2, 3]
     of_lists, of_arrays = (
         li.intervals.mean_interval(*given, rng=np.random.default_rng(0))

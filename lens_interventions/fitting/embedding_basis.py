@@ -77,9 +77,9 @@ def embedding_basis(
     - `seed`: the seed of the drawn tokens and of the factorization.
 
     Raises `ValueError` for an unknown kind, for a number of components that is not between 1 and
-    d_model, or for a model whose logits are not the final norm and the unembedding of its last
-    residual; `TypeError` if that number is not a whole one; `RuntimeError` if scikit-learn is
-    needed but not installed.
+    d_model (or, for `"nmf"`, the number of tokens), for weights that are not finite, or for a model
+    whose logits are not the final norm and the unembedding of its last residual; `TypeError` if
+    that number is not a whole one; `RuntimeError` if scikit-learn is needed but not installed.
     """
     require_basis(kind)
     if kind == "unembedding":
@@ -89,6 +89,8 @@ def embedding_basis(
     else:
         table = input_embeddings(bridge)
         ids = torch.arange(len(table), device=table.device)
+    if not table.isfinite().all():
+        raise ValueError("the vectors of some tokens are not finite (NaN or infinite)")
     device, d_model = table.device, table.shape[1]
     size = n_components
     if size is None:
@@ -101,6 +103,10 @@ def embedding_basis(
         )
     if kind == "nmf":
         generator = torch.Generator().manual_seed(seed)
+        if size > len(ids):
+            raise ValueError(
+                f"n_components must be at most the number of tokens, {len(ids)}, got {size}"
+            )
         drawn = torch.randperm(len(ids), generator=generator)[:_TOKENS].to(ids.device)
         ids, table = ids[drawn], table[drawn]
         directions, importance, amounts = _factorized(table, size, seed)

@@ -29,7 +29,8 @@ def ablate_directions(
     - `mean`: `[d_model]`, the residual whose part along the directions replaces that of `r`; zero
         by default. With the mean residual, only deviations from it are taken out.
 
-    Raises `ValueError` if `directions` have fewer axes or the layer is below 0, and `TypeError` for
+    Raises `ValueError` if `directions` have fewer axes, a tensor is not finite or the layer is
+    below 0, and `TypeError` for
     what is not a tensor, or a layer that is not a whole number.
     The hooks raise `ValueError` if `directions` are as wide as another model, or are given by
     position and the run has another number of texts or positions.
@@ -42,6 +43,8 @@ def ablate_directions(
                 f"{name} must be a tensor, got {type(given).__name__} {given!r:.60}: make it one "
                 "by torch.as_tensor"
             )
+        if not given.isfinite().all():
+            raise ValueError(f"{name} must be finite, got NaN or infinite numbers")
     if directions.ndim < 2:
         raise ValueError(
             f"directions must be [direction, d_model] or [batch, pos, direction, d_model], got "

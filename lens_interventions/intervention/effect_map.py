@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import math
-import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
@@ -15,6 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
 from .._progress import progress_bar, steps
+from ..model.argument_types import whole_numbers
 from ..model.attention_cache import shorten
 from ..model.exclusive import exclusive
 from ..model.fast_linears import fast_blocks
@@ -252,7 +252,7 @@ def _chosen_positions(
     if isinstance(positions, str) or not isinstance(positions, Iterable):
         raise TypeError(f"positions must be a list of numbers or 'all', got {positions!r}")
     try:
-        numbers = tuple(sorted({operator.index(position) for position in positions}))
+        numbers = tuple(sorted(set(whole_numbers(positions))))
     except TypeError as error:
         raise TypeError(f"positions must be whole numbers, got {positions!r:.60}") from error
     if not numbers or numbers[0] < 0 or numbers[-1] >= n:

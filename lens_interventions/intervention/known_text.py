@@ -70,7 +70,7 @@ class KnownText:
                 raise TypeError(
                     f"{name} must be whole numbers below 2**63, got {value!r:.60}"
                 ) from error
-            if number.is_floating_point():
+            if number.is_floating_point() or number.dtype == torch.bool:
                 raise TypeError(f"{name} must be whole numbers, got {value!r:.60}")
             number = number.long()
             if number.shape not in ((), (n_texts,)):

@@ -258,6 +258,9 @@ class LearnedWrite:
     ) -> "LearnedWrite":
         rest = dict(rest)
         tensors: dict[str, Any] = {name: kept.get(name) for name in _TENSORS}
+        for name in kept:
+            if name not in _TENSORS and not name.startswith((_READER, _BASE)):
+                raise ValueError(f"{path} is damaged: a learned write has no {name}")
         if parts := _without(_READER, kept):
             weights = rest.pop("reader", None)
             if not isinstance(weights, str):

@@ -1,9 +1,10 @@
 """The cells of a batch that a lens reads: chosen positions of every text, a piece at a time."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,6 +12,7 @@ from transformer_lens.utilities.slice import Slice
 
 from .._progress import progress_bar
 from ..drawing.labels import counted
+from ..model.argument_types import python_numbers, whole_numbers
 from ..model.kinds import ReadableModel
 from ..model.points import FINAL, point_layer
 from ..model.readout import Readout
@@ -45,12 +47,12 @@ class Cells:
 def select_cells(batch: TokenBatch, positions: Any) -> Cells:
     """The cells at some of each text's own positions.
 
-    `positions` is any argument of TransformerLens's `Slice`; padding does not count.
+    `positions` is any argument of TransformerLens's `Slice`, or a range; padding does not count.
 
-    Raises `PositionError` if a text has none of them.
+    Raises `PositionError` if a text has none of them, `ValueError` if they go backwards, and
+    `TypeError` for anything else.
     """
-    # A tuple is a slice to TransformerLens, and a range is nothing.
-    selection = Slice.unwrap(list(positions) if isinstance(positions, range) else positions)
+    selection = _selection(positions)
     cells = []
     for row, mask in enumerate(batch.mask.cpu()):
         columns = mask.nonzero()[:, 0]
@@ -66,6 +68,36 @@ def select_cells(batch: TokenBatch, positions: Any) -> Cells:
             )
         cells.append(torch.stack([torch.full_like(chosen, row), chosen, torch.arange(len(chosen))]))
     return Cells(*torch.cat(cells, dim=-1).to(batch.tokens.device))
+
+
+def _selection(positions: Any) -> Slice:
+    """TransformerLens's slice, which takes what it cannot read for something else or fails late."""
+    wrong = TypeError(
+        "positions must be a whole number, a list of these, a mask, or a slice such as (1, None); "
+        f"got {positions!r:.60}"
+    )
+    if positions is None or isinstance(positions, Slice):
+        return Slice.unwrap(positions)
+    if isinstance(positions, slice):
+        positions = (positions.start, positions.stop, positions.step)
+    try:
+        if isinstance(positions, tuple):  # which is a slice to TransformerLens
+            parts = [part if part is None else whole_numbers([part])[0] for part in positions]
+            if any(step is not None and step < 1 for step in parts[2:]):
+                raise ValueError(
+                    f"positions are read forwards: the step must be at least 1, got {parts[2]}"
+                )
+            return Slice(tuple(parts))  # type: ignore[arg-type]
+        numbers = list(positions) if isinstance(positions, range) else python_numbers(positions)
+        if getattr(positions, "ndim", 1) > 1 or isinstance(numbers, str | Set | Iterator):
+            raise wrong
+        if not isinstance(numbers, Collection):
+            numbers = [numbers]
+        if numbers and all(isinstance(number, bool) for number in numbers):
+            return Slice(np.array(numbers))
+        return Slice(np.array(whole_numbers(numbers), dtype=np.int64))
+    except (TypeError, OverflowError) as error:
+        raise wrong from error
 
 
 def following_tokens(

@@ -79,6 +79,8 @@ class Matching:
             products += as_double(divided.T @ divided)
         mean = total / len(tokens)
         covariance = products / len(tokens) - mean[:, None] * mean
+        if not covariance.isfinite().all():
+            raise ValueError("the unembedding is not finite (NaN or infinite): mend its weights")
         values, vectors = torch.linalg.eigh(covariance)
         spread = values.clamp(min=0).sqrt()[:, None] * vectors.T
         return cls(read, tokens, centre, mean.to(centre), spread.to(centre))

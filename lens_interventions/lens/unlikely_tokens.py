@@ -159,7 +159,8 @@ def unlikely_components(
     - `progress`: show a progress bar over texts.
 
     Raises `ValueError` if `below` is not between 0 and 1 or a number is too small, if no text has
-    two different tokens after `skip_first`, if a hook is on the final norm or the unembedding, or
+    two different tokens after `skip_first`, if a residual or the unembedding is not finite, if a
+    hook is on the final norm or the unembedding, or
     if the model's logits are not the final norm and the unembedding of its last residual;
     `TypeError` if `texts` is one text, or a number is of another type.
     """
@@ -182,6 +183,11 @@ def unlikely_components(
         if len(piece[skip_first:].unique()) < 2:
             continue
         streams = text_residuals(bridge, piece, points, first=skip_first)
+        if not all(stream.isfinite().all() for stream in streams):
+            raise ValueError(
+                f"the residual stream of text {number} is not finite (NaN or infinite): look for a "
+                "hook that writes such values, or a half-precision overflow"
+            )
         pools = matching.draw(directions, seed + number)
         found, unlikely = _measure(read, streams, pools, likely=likely, below=below)
         values.append(found)

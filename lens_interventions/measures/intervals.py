@@ -164,10 +164,13 @@ def share_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
     Unlike a bootstrap interval, it has a width if none or all of the samples succeed. The samples
     must be independent: take one per prompt.
 
-    Raises `ValueError` unless `0 <= successes <= n` and `n >= 1`.
+    Raises `ValueError` unless `0 <= successes <= n` and `n >= 1`, or if `level` is not between 0
+    and 1.
     """
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"expected 0 <= successes <= n with n >= 1, got {successes} of {n}")
+    if not 0 < level < 1:
+        raise ValueError(f"expected 0 < level < 1, got {level}")
     ci = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
     return Interval(successes / n, float(ci.low), float(ci.high), level, "Wilson", n)
 
@@ -186,13 +189,13 @@ def share_difference_interval(
     no pair differs, and its centre is the adjusted difference, a little nearer to 0 than the
     estimate.
 
-    Raises `ValueError` if the numbers differ, if there are none, or if `level` is not between 0 and
-    1.
+    Raises `ValueError` if the numbers differ, if there are none, if they are not all true or false
+    (or 1 or 0), or if `level` is not between 0 and 1.
     """
-    successes, reference = (np.asarray(each, dtype=bool) for each in (successes, reference))
-    if successes.shape != reference.shape or len(successes) == 0:
+    successes, reference = (_as_bools(each) for each in (successes, reference))
+    if successes.shape != reference.shape or successes.ndim != 1 or not successes.size:
         raise ValueError(
-            f"expected equally many successes and reference values, at least one; got "
+            f"expected equally many successes and reference values, [seq], at least one; got "
             f"{successes.shape} and {reference.shape}"
         )
     if not 0 < level < 1:
@@ -206,6 +209,16 @@ def share_difference_interval(
     centre = up - down
     low, high = max(centre - half, -1.0), min(centre + half, 1.0)
     return Interval((gained - lost) / n, low, high, level, "Bonett-Price", n)
+
+
+def _as_bools(given: Bool[np.ndarray, " seq"]) -> Bool[np.ndarray, " seq"]:
+    """What is true and what is false; a missing value is neither."""
+    values = np.asarray(given)
+    if not np.isin(values, (0, 1)).all():
+        raise ValueError(
+            f"expected true or false, or 1 or 0, for each sequence; got {given!r:.100}"
+        )
+    return values.astype(bool)
 
 
 def sign_flip_p_values(
@@ -255,8 +268,10 @@ def sign_flip_p_values(
     return np.asarray(result.pvalue, dtype=np.float64)
 
 
-def holm(p_values: Float[np.ndarray, " cell"] | Sequence[float]) -> Float[np.ndarray, " cell"]:
+def holm(p_values: Float[np.ndarray, "*cell"] | Sequence[float]) -> Float[np.ndarray, "*cell"]:
     """Adjusted p-values: rejecting those below alpha keeps the chance of any false one below alpha.
+
+    All of them are one family, whatever the shape of the grid.
 
     By Holm (1979), "A Simple Sequentially Rejective Multiple Test Procedure": the k-th smallest of
     m is multiplied by m - k + 1, made monotone, and cut at 1. This assumes nothing about
@@ -267,10 +282,10 @@ def holm(p_values: Float[np.ndarray, " cell"] | Sequence[float]) -> Float[np.nda
     p_values = np.asarray(p_values, dtype=np.float64)
     if not ((p_values >= 0) & (p_values <= 1)).all():
         raise ValueError(f"p-values must lie between 0 and 1, got {p_values}")
-    order = np.argsort(p_values)
-    scaled = p_values[order] * np.arange(len(p_values), 0, -1)
+    order = np.argsort(p_values, axis=None)
+    scaled = p_values.flat[order] * np.arange(p_values.size, 0, -1)
     adjusted = np.empty_like(p_values)
-    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+    adjusted.flat[order] = np.minimum(np.maximum.accumulate(scaled), 1)
     return adjusted
 
 

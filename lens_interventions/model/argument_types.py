@@ -32,6 +32,17 @@ def require_whole_numbers(**given: object) -> None:
             raise TypeError(f"{name} must be a whole number, got {value!r:.60}") from error
 
 
+def whole_numbers(given: Any) -> list[int]:
+    """The integers of a list, a tensor or an array.
+
+    Raises `TypeError` for anything else. Bools are no integers, since a mask would be read as the
+    numbers 0 and 1.
+    """
+    numbers = [python_numbers(each) for each in python_numbers(given)]
+    require_whole_numbers(**{f"entry {place}": each for place, each in enumerate(numbers)})
+    return [operator.index(each) for each in numbers]
+
+
 def require_counts(*, least: int = 1, **given: object) -> None:
     """Check whole numbers that may not be below `least`; None stands for a default.
 

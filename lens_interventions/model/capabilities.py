@@ -6,6 +6,7 @@ it guards, in `intervention`, and keeps its answer here too. `capabilities` retu
 """
 
 import math
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,9 @@ Answer = TypeVar("Answer")
 
 REFUSALS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
 """Errors that models raise if rows, masks or caches are not what they expect."""
+
+# Torch raises an error of its own only on a GPU; on a CPU it is a plain RuntimeError.
+_LACKS_MEMORY = re.compile("out of memory|allocate memory|not enough memory|ALLOC_FAILED", re.I)
 
 _PATIENCE = 2.0  # seconds
 
@@ -175,16 +179,41 @@ def frequencies_change_after(bridge: TransformerBridge) -> float:
     return recall(bridge, "rotary frequencies change after so many tokens", find)
 
 
+def lacks_memory(error: Exception) -> bool:
+    """Whether an error tells of the machine's memory, and so nothing about the model."""
+    return isinstance(error, torch.OutOfMemoryError) or bool(_LACKS_MEMORY.search(str(error)))
+
+
+def refuse_training_mode(bridge: ReadableModel) -> None:
+    """Raise `ValueError` if a part of a bridge is in training mode."""
+    # A HookedTransformer has no dropout, and is in training mode when it is loaded.
+    if isinstance(bridge, TransformerBridge):
+        parts = bridge.original_model.named_modules()
+        # What stands at a hook, such as an autoencoder of sae-lens, is no part of the model.
+        training = next((n for n, part in parts if part.training and ".hook_" not in f".{n}"), None)
+        if training is not None:
+            raise ValueError(
+                f"{training or 'the model'} is in training mode, where dropout is on: call "
+                "bridge.eval()"
+            )
+
+
 @exclusive
 def embedding_factor(bridge: ReadableModel) -> float:
     """The number by which the model multiplies a row of `W_E` before its first block.
 
     It is measured at every call, because a permanent hook may change it.
 
-    Raises `NotImplementedError` if the model does more to an embedding than multiply it.
+    Raises `NotImplementedError` if the model does more to an embedding than multiply it;
+    `ValueError` if the four rows that are tried are not finite, or the model is in training mode.
     """
+    refuse_training_mode(bridge)
     weight = bridge.W_E.detach()
     tokens = few_tokens(bridge)
+    if not weight[tokens].isfinite().all():
+        raise ValueError("W_E is not finite (NaN or infinite): look at the weights of the model")
+    if not weight[tokens].any():
+        return 1.0  # of zeros no factor can be told
     # In a bridge of BLOOM `hook_embed` comes after a norm; a HookedTransformer has no other.
     fed_at = "embed.hook_out" if "embed.hook_out" in bridge.hook_dict else "hook_embed"
     points = [fed_at, hook_name(INPUT, int(bridge.cfg.n_layers))]

@@ -82,6 +82,11 @@ def exclusive(function: Callable[Parameters, Returned]) -> Callable[Parameters, 
         bridge: Any = kwargs.get("bridge", args[place] if place < len(args) else None)
         require_kind(bridge, kind, function.__name__)
         with exclusive_use(bridge):
-            return function(*args, **kwargs)
+            gradients = torch.is_grad_enabled()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                # An interrupt as torch enters `no_grad` leaves them off.
+                torch.set_grad_enabled(gradients)
 
     return alone

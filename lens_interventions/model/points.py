@@ -6,12 +6,11 @@ output of the last block. `3_mid` lies inside block 3, after attention. The labe
 TransformerLens's (`ActivationCache.accumulated_resid`).
 """
 
-import operator
 import re
 from collections.abc import Iterable, Sequence
 from typing import SupportsIndex
 
-from .argument_types import require_counts
+from .argument_types import require_counts, whole_numbers
 
 INPUT = "0_pre"
 FINAL = "final_post"
@@ -74,7 +73,7 @@ def chosen_layers(layers: Iterable[int] | None, n_layers: int) -> tuple[int, ...
     but a list of whole numbers.
     """
     try:
-        chosen = range(n_layers) if layers is None else [operator.index(each) for each in layers]
+        chosen = range(n_layers) if layers is None else whole_numbers(layers)
     except TypeError as error:
         raise TypeError(
             f"layers must be a list of whole numbers, such as [0, 2]; got {layers!r:.60}"

@@ -9,9 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
-from transformer_lens.model_bridge import TransformerBridge
 
-from .capabilities import few_tokens, recall
+from .capabilities import few_tokens, recall, refuse_training_mode
 from .causal_stack import refuse_attention_to_later, require_causal_stack
 from .exclusive import exclusive
 from .hooks import hooked, keep, require_hooks, temporary_hooks, without_hooks
@@ -225,16 +224,7 @@ def require_readable(bridge: ReadableModel) -> None:
     tokens or no final norm, or runs its blocks more than once; `ValueError` if its logits are
     computed in another way, or if a bridge is in training mode.
     """
-    # A HookedTransformer has no dropout, and is in training mode when it is loaded.
-    if isinstance(bridge, TransformerBridge):
-        parts = bridge.original_model.named_modules()
-        # What stands at a hook, such as an autoencoder of sae-lens, is no part of the model.
-        training = next((n for n, part in parts if part.training and ".hook_" not in f".{n}"), None)
-        if training is not None:
-            raise ValueError(
-                f"{training or 'the model'} is in training mode, where dropout is on: call "
-                "bridge.eval()"
-            )
+    refuse_training_mode(bridge)
     require_causal_stack(bridge)
     recall(
         bridge,
@@ -300,3 +290,12 @@ def _linear_scale(transform: Callable[[Tensor], Tensor]) -> float | None:
     changed = transform(values)
     linear = torch.allclose(changed, values * changed[0], rtol=1e-6, atol=0)
     return float(changed[0]) if linear else None
+
+
+def require_finite_logits(logits: Float[Tensor, "*row _"]) -> None:
+    """Raise `ValueError` for logits from which a test of the model could tell nothing."""
+    if not logits.isfinite().all():
+        raise ValueError(
+            "the model's logits of random tokens are not finite (NaN or infinite): look for a "
+            "weight that is not, or a half-precision overflow"
+        )

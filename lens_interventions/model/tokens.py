@@ -254,15 +254,19 @@ def _id_row(row: Sequence[int] | np.ndarray | Tensor) -> Tensor:
         )
     except (TypeError, ValueError, RuntimeError):  # no numbers, or too large ones
         ids = torch.empty(0)
-    if ids.ndim != 1 or ids.numel() == 0 or ids.is_floating_point() or ids.dtype == torch.bool:
+    if ids.ndim != 1 or ids.numel() == 0 or not _holds_integers(ids):
         raise TypeError(
             f"expected a non-empty list of integer token ids, got {reprlib.repr(row):.80}"
         )
     return ids.long()
 
 
+def _holds_integers(ids: Tensor) -> bool:
+    return not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
+
+
 def _from_tensor(tokens: Tensor, attention_mask: Tensor | None) -> TokenBatch:
-    if tokens.is_floating_point() or tokens.dtype == torch.bool or tokens.ndim not in (1, 2):
+    if not _holds_integers(tokens) or tokens.ndim not in (1, 2):
         raise TypeError(
             f"expected integer token ids of shape [pos] or [batch, pos], got {tokens.dtype} of "
             f"shape {tuple(tokens.shape)}"
@@ -272,7 +276,10 @@ def _from_tensor(tokens: Tensor, attention_mask: Tensor | None) -> TokenBatch:
         raise ValueError(f"there are no tokens to read: shape {tuple(tokens.shape)}")
     if attention_mask is None:
         return TokenBatch.unpadded(tokens)
-    mask = torch.atleast_2d(torch.as_tensor(attention_mask)).to(tokens.device) != 0
+    mask = torch.atleast_2d(torch.as_tensor(attention_mask)).to(tokens.device)
+    if mask.isnan().any():
+        raise ValueError("attention_mask has nan: give 1 at real tokens and 0 at padding")
+    mask = mask != 0
     if mask.shape != tokens.shape:
         raise ValueError(
             f"attention_mask has shape {tuple(mask.shape)}, but the tokens {tuple(tokens.shape)}"

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import lens_interventions as li
+from lens_interventions._files import load_tensors, save_tensors
 from lens_interventions.intervention.known_text import KnownText
 from lens_interventions.intervention.learned_write import LearnedWrite
 from lens_interventions.intervention.sources import SOURCES
@@ -363,6 +364,15 @@ class TestRefusals:
 
 
 class TestFile:
+    def test_a_tensor_of_another_name_is_damage(self, tmp_path):
+        path = tmp_path / "write.safetensors"
+        random_write(shared_bridge("llama")).save(path)
+        tensors, rest = load_tensors(path, kind="write")
+        tensors["bais"] = tensors.pop("bias")
+        save_tensors(path, tensors, kind="write", rest=rest)
+        with pytest.raises(ValueError, match="is damaged: a learned write has no bais"):
+            LearnedWrite.load(path)
+
     @pytest.mark.parametrize("kind", [{}, {"full": True, "bias": False}, {"gate": True}])
     def test_round_trip(self, tmp_path, kind):
         bridge = shared_bridge("llama")

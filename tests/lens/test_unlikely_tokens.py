@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import lens_interventions as li
 from lens_interventions.lens.unlikely_pool import Matching
 from lens_interventions.lens.unlikely_tokens import GROUPS, MEASURES, unlikely_components
 from lens_interventions.model.readout import readout
@@ -181,3 +182,20 @@ def test_every_row_of_a_tensor_is_a_text():
     for wrong in ("directions", "likely"):
         with pytest.raises(ValueError, match=f"{wrong} must be at least 1, got 0"):
             unlikely_components(bridge, texts, **options | {wrong: 0})
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("model.layers.1.mlp.down_proj", "residual stream of text 0 is not finite"),
+        ("lm_head", "the unembedding is not finite"),
+    ],
+)
+def test_weights_that_are_no_numbers_are_named(part, message):
+    bridge = tiny_bridge("llama")
+    bridge.original_model.get_submodule(part).weight.data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=message):
+        unlikely_components(bridge, random_texts(1), progress=False)
+    if part == "lm_head":
+        with pytest.raises(ValueError, match="some tokens are not finite"):
+            li.embedding_basis(bridge, "unembedding")

@@ -190,6 +190,8 @@ def test_levels_are_shares():
     some = np.array([True, False])
     with pytest.raises(ValueError, match="0 < level < 1, got 95"):
         share_difference_interval(some, some, level=95)
+    with pytest.raises(ValueError, match="0 < level < 1, got 1"):
+        share_interval(2, 10, level=1)
     with pytest.raises(ValueError, match="between 0 and 1, got 95"):
         smallest_visible(1.0, level=95)
 
@@ -274,6 +276,8 @@ def test_holm_by_hand():
     assert found == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm(np.array([0.6, 0.9])).tolist() == [1, 1]
     assert holm(np.array([])).tolist() == []
+    grid = np.array([[0.01, 0.04], [0.03, 0.005]])
+    assert holm(grid) == pytest.approx(np.array([[0.03, 0.06], [0.06, 0.02]]))
 
 
 def test_holm_refuses_a_nan():

@@ -46,3 +46,17 @@ def test_a_transformed_embedding_is_refused():
     bridge.add_perma_hook("hook_embed", lambda tensor, hook: tensor.cumsum(-1))
     with pytest.raises(NotImplementedError, match="embedding='W_U'"):
         embedding(bridge)
+
+
+def test_what_has_no_factor_to_measure_is_told_apart():
+    bridge = tiny_bridge("llama")
+    weight = bridge.original_model.model.embed_tokens.weight
+    bridge.original_model.train()
+    with pytest.raises(ValueError, match=r"training mode.* call bridge\.eval\(\)"):
+        embedding(bridge)
+    bridge.original_model.eval()
+    weight.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match="W_E is not finite"):
+        embedding(bridge)
+    weight.data.zero_()
+    assert not embedding(bridge)(TOKENS).any()

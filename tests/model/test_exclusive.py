@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from transformer_lens.model_bridge import TransformerBridge
 
 import lens_interventions as li
 from lens_interventions.model import exclusive
@@ -132,6 +133,21 @@ def test_a_callback_may_call_the_library_again():
     assert len(read) == 2 * N_THREADS
     for values in read:
         torch.testing.assert_close(values, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_gradients_are_as_before_wherever_a_call_ends(enabled):
+    """An interrupt as `no_grad` is entered skips its exit."""
+
+    @exclusive.exclusive
+    def interrupted(bridge: TransformerBridge) -> None:
+        torch.no_grad().__enter__()
+        raise KeyboardInterrupt
+
+    with torch.set_grad_enabled(enabled):
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(shared_bridge("llama"))
+        assert torch.is_grad_enabled() == enabled
 
 
 def test_bridges_of_other_models_do_not_wait_for_each_other():

@@ -11,7 +11,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +30,7 @@ from .work_units import Unit
 FORMAT = "lens_interventions.run/1"
 _HEADER = ("experiment", "settings", "model", "versions")
 SETTINGS = "settings.json"
+_PARTS = {"rows", "files", "tables", "figures", "result.json"}
 _LISTED = 8  # settings that a message names
 _LOCK, _HOLDER = ".lock", ".holder.json"
 
@@ -96,7 +97,13 @@ class RunDirectory:
                 with safe_open(file, "np"):
                     pass
             except SafetensorError as error:
-                _set_aside(file, f"{file} is damaged ({error})", "begins anew")
+                measured = self.path / "rows" / file.parent.name / f"{file.stem}.parquet"
+                then = "keeps its rows; remove them to make the file again"
+                _set_aside(
+                    file,
+                    f"{file} is damaged ({error})",
+                    then if measured.exists() else "begins anew",
+                )
 
     def _file(self, unit: Unit) -> Path:
         return self.path / "rows" / unit.table / f"{unit.name}.parquet"
@@ -112,7 +119,8 @@ def held_directory(
 
     Raises `RunDirectoryError` if another process holds the directory, if it contains another run
     that has measured something (the message says what kind of run, or which settings differ) or
-    anything else, or if its settings are damaged.
+    anything else, or if its settings are damaged. If the file of settings is gone, it is written
+    again, provided that all rows are of a run with these.
     """
     require_run_directory(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -149,7 +157,9 @@ def require_run_directory(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise RunDirectoryError(f"{path} is a file: choose a directory")
     foreign = [] if not path.exists() else [p.name for p in path.iterdir() if p.name[0] != "."]
-    if foreign and SETTINGS not in foreign:
+    # If the settings are lost, the rows say whether they are of the same run.
+    of_run = SETTINGS in foreign or ("rows" in foreign and set(foreign) <= _PARTS)
+    if foreign and not of_run:
         raise RunDirectoryError(
             f"{path} is not a run directory: it holds {', '.join(sorted(foreign)[:3])} and no "
             f"{SETTINGS}; choose a new or empty directory"
@@ -178,7 +188,10 @@ def read_header(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise RunDirectoryError(f"{path} is not a run directory: it has no {SETTINGS}") from error
     except (OSError, RecursionError, ValueError) as error:
-        raise RunDirectoryError(f"{file} is damaged ({error}): choose a new directory") from error
+        raise RunDirectoryError(
+            f"{file} is damaged ({error}): remove it, and the run with the same settings writes it "
+            "again and keeps what was measured"
+        ) from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise RunDirectoryError(f"{file} does not say {FORMAT!r}: it is not from this library")
     if missing := [name for name in _HEADER if name not in header]:
@@ -238,6 +251,7 @@ def read_tables(path: str | Path) -> dict[str, pd.DataFrame]:
 
 def _agree(file: Path, header: Mapping[str, Any], presets: Mapping[str, Any]) -> None:
     if not file.exists():
+        _require_rows_of(file.parent, digest(header))
         write_json(file, header)
         return
     there = read_header(file.parent)
@@ -262,6 +276,17 @@ def _agree(file: Path, header: Mapping[str, Any], presets: Mapping[str, Any]) ->
             f"these settings:{''.join(listed)}"
         )
     raise RunDirectoryError(message)
+
+
+def _require_rows_of(path: Path, run: str) -> None:
+    """Raise `RunDirectoryError` if a directory without settings has rows of another run."""
+    for file in files_of_rows(path):
+        with suppress(DamagedFileError):  # which is set aside later
+            if read_rows(file)[1]["run"] != run:
+                raise RunDirectoryError(
+                    f"{path} has lost its {SETTINGS}, and {file} was measured with other settings, "
+                    "on another model or with other versions: choose another directory"
+                )
 
 
 def _kind(header: Mapping[str, Any], presets: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -237,8 +237,9 @@ def _subspaces(
 
 def _table(bridge: TransformerBridge, write: LearnedWrite) -> Float[Tensor, "d_vocab d_model"]:
     """The vectors that the map reads, on the CPU."""
-    of = embedding(bridge) if write.embedding == "W_E" else readout(bridge)
-    return of.weight.cpu()
+    of = readout(bridge) if write.embedding == "W_U" else embedding(bridge)
+    table = of.weight.cpu()
+    return table - table.mean(0) if write.embedding == "W_E_centred" else table
 
 
 def _share(values: Float[Tensor, " direction"], index: int) -> float:

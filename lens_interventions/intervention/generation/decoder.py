@@ -10,6 +10,7 @@ from ...model.attention_masks import unknown_kinds
 from ...model.capabilities import (
     REFUSALS,
     frequencies_change_after,
+    lacks_memory,
     recall,
     slow_check,
 )
@@ -18,7 +19,7 @@ from ...model.hooks import without_hooks
 from ...model.kept_answers import is_kept, keep_right
 from ...model.kinds import refuse_recurrent_parts, text_config
 from ...model.product import product_dtype
-from ...model.readout import readout, require_readable
+from ...model.readout import readout, require_finite_logits, require_readable
 from ...model.user_hooks import hooked_modules
 from ...model.user_warnings import warn_user
 from ..known_text import KnownText, select_rows
@@ -144,15 +145,17 @@ def _probe(bridge: TransformerBridge, split: int, *, hooks: bool = False) -> str
                 clean = None if alone is None else alone.logits(text)
                 text = select_rows(text, twice)
                 found = cached.logits(text)
-            except (CacheError, torch.OutOfMemoryError):
-                raise
             except REFUSALS as error:  # or errors of hooks that are made for longer texts
+                if isinstance(error, CacheError) or lacks_memory(error):
+                    raise
                 return f"it fails with {type(error).__name__}: {error}"
             expected = recomputed.logits(text)
             if clean is not None:
                 found, expected = torch.cat([found, found[:2]]), torch.cat([expected, clean])
             found, expected = found[:, possible], expected[:, possible]
-            errors.append((found - expected).abs().max() / expected.std())
+            require_finite_logits(expected[:2])  # of the prompts without the patch
+            # An unembedding of zeros makes logits that do not vary.
+            errors.append((found - expected).abs().max() / expected.std().clamp(min=1e-30))
     worst = float(torch.stack(errors).max())  # nan if one is
     tolerance = _TOLERANCE.get(product_dtype(bridge.W_E), _HALF_TOLERANCE)
     return "" if worst < tolerance else f"logits differ by {worst:.2g} standard deviations"

@@ -199,7 +199,7 @@ def prompt_seeds(
     seed = python_numbers(seed)
     if isinstance(seed, SupportsIndex):
         return torch.arange(n_prompts) + _in_int64(seed)
-    if not isinstance(seed, Sequence):
+    if not isinstance(seed, Sequence) or isinstance(seed, str):
         raise TypeError(f"seed must be one integer, or one for each prompt; got {seed!r:.60}")
     if len(seed) != n_prompts:
         raise ValueError(

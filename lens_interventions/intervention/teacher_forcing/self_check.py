@@ -15,13 +15,13 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_integers
-from ...model.capabilities import REFUSALS, capabilities, recall, record, slow_check
+from ...model.capabilities import REFUSALS, capabilities, lacks_memory, recall, record, slow_check
 from ...model.hooks import without_hooks
 from ...model.kept_answers import is_kept, keep_right
 from ...model.kinds import recurrent_parts, refuse_recurrent_parts
 from ...model.partial_run import run_late_blocks
 from ...model.precision import is_half
-from ...model.readout import readout
+from ...model.readout import readout, require_finite_logits
 from ...model.residuals import residuals
 from ...model.tokens import TokenBatch
 from ..known_text import KnownText
@@ -78,8 +78,8 @@ def two_streams_hold(
     to the upper ones. If the streams are wrong from block 0 up, the first test is made again from
     `layer` up.
 
-    Raises `ValueError` if `resid` is not finite, since the test would then say nothing about the
-    model.
+    Raises `ValueError` if `resid` or the model's own logits are not finite, since the test would
+    then say nothing about the model.
     """
     if not resid.isfinite().all():
         raise ValueError(
@@ -193,9 +193,10 @@ def _tried_against_steps(bridge: TransformerBridge, layer: int) -> Trial:
         if isinstance(late, str):
             return Trial(0, raised=late)
         expected = torch.cat(list(recomputed_steps(bridge, [bound], text)), dim=2)[0]
-        effect = expected - bridge(tokens)
+        clean, possible = bridge(tokens), bound.readout.possible()
+        require_finite_logits(clean[..., possible])
+        effect = expected - clean
         actual = bound.readout(late[0])
-        possible = bound.readout.possible()
         right = _close(*(rows[..., possible] for rows in (actual, expected, effect)))
     return Trial(_LENGTH if right else 0)
 
@@ -215,9 +216,9 @@ def _attempt(run: Callable[[], Found]) -> Found | str:
     """The result of two streams, or the error of a model that cannot run on such rows."""
     try:
         return run()
-    except torch.OutOfMemoryError:
-        raise
     except REFUSALS as error:
+        if lacks_memory(error):
+            raise
         return f"{type(error).__name__}: {error}"
 
 

@@ -1,12 +1,15 @@
 """The number of real tokens of each right-padded row."""
 
+from collections.abc import Sequence
+
 from jaxtyping import Int
 from torch import Tensor
 
+Lengths = Int[Tensor, " batch"] | Sequence[int]
+"""How many tokens of each row are real."""
 
-def row_lengths(
-    tokens: Int[Tensor, "batch pos"], lengths: Int[Tensor, " batch"] | None
-) -> list[int]:
+
+def row_lengths(tokens: Int[Tensor, "batch pos"], lengths: Lengths | None) -> list[int]:
     """`lengths` as a list, or the full width of every row.
 
     Raises `ValueError` if the tokens have no rows, the lengths do not fit them, or ids below 0,
@@ -18,7 +21,7 @@ def row_lengths(
             "batch of one, tokens[None]"
         )
     batch, width = tokens.shape
-    as_list: list[int] = [width] * batch if lengths is None else lengths.tolist()
+    as_list = [width] * batch if lengths is None else [int(length) for length in lengths]
     if len(as_list) != batch:
         raise ValueError(f"{len(as_list)} lengths for {batch} rows: give one per row")
     if any(not 0 <= length <= width for length in as_list):

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ._lengths import row_lengths
+from ._lengths import Lengths, row_lengths
 
 
 def rep_n(
-    tokens: Int[Tensor, "batch pos"], n: int, *, lengths: Int[Tensor, " batch"] | None = None
+    tokens: Int[Tensor, "batch pos"], n: int, *, lengths: Lengths | None = None
 ) -> Float[Tensor, " batch"]:
     """Share of each text's n-grams that repeat an earlier one: `1 - |unique n-grams| / |n-grams|`.
 
@@ -33,7 +33,7 @@ def rep_n(
 
 
 def distinct_n(
-    tokens: Int[Tensor, "batch pos"], n: int, *, lengths: Int[Tensor, " batch"] | None = None
+    tokens: Int[Tensor, "batch pos"], n: int, *, lengths: Lengths | None = None
 ) -> float:
     """Distinct n-grams of all texts together, divided by their number of tokens.
 
@@ -56,9 +56,7 @@ def distinct_n(
     return len(torch.unique(grams, dim=0)) / sum(row_lengths(tokens, lengths))
 
 
-def _n_grams(
-    tokens: Int[Tensor, "batch pos"], n: int, lengths: Int[Tensor, " batch"] | None
-) -> list[Tensor]:
+def _n_grams(tokens: Int[Tensor, "batch pos"], n: int, lengths: Lengths | None) -> list[Tensor]:
     if n < 1:
         raise ValueError(f"n-grams need n >= 1, got n={n}")
     return [

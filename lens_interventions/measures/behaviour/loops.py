@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ._lengths import row_lengths
+from ._lengths import Lengths, row_lengths
 
 MIN_ROUNDS = 3
 """Twice is a figure of speech; three full rounds in a row are where prose stops and loops begin."""
@@ -120,7 +120,7 @@ def ending_loop(
 def ending_loops(
     tokens: Int[Tensor, "batch pos"] | Sequence[Sequence[int]],
     *,
-    lengths: Int[Tensor, " batch"] | None = None,
+    lengths: Lengths | None = None,
     min_rounds: int = MIN_ROUNDS,
     min_length: int = MIN_LENGTH,
     max_period: int | None = None,

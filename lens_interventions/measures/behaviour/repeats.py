@@ -1,5 +1,7 @@
 """Tokens that stood earlier in the same text, and came as a surprise there."""
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -15,8 +17,17 @@ def surprise_distance(
     text, whose surprisal is not known. Entry i of the result is about `x[i + 1]`, which must have
     stood before.
 
-    Raises `ValueError` for ids below 0.
+    Raises `ValueError` for ids below 0, a surprisal too many or too few, or if `surprising` is no
+    number.
     """
+    batch, width = tokens.shape
+    if tuple(nats.shape) != (batch, width - 1):
+        raise ValueError(
+            f"expected the nats of every token but the first, of shape {(batch, width - 1)}; got "
+            f"{tuple(nats.shape)}"
+        )
+    if math.isnan(surprising):
+        raise ValueError("surprising must be a number of nats, got nan")
     if (tokens < 0).any():
         raise ValueError(
             f"an id is {int(tokens.min())}, and padding is no token: give each text alone, without "

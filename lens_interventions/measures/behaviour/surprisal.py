@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -27,7 +27,7 @@ class Bins:
     __repr__ = summary
 
 
-def bin_by(values: Real[Tensor, "batch pos"], edges: Sequence[float]) -> Bins:
+def bin_by(values: Real[Tensor, "batch pos"], edges: Iterable[float]) -> Bins:
     """Sort values into `len(edges) + 1` bins, divided at the edges.
 
     `values` are `[batch, pos]`. Bin b holds `edges[b - 1] <= value < edges[b]`. The outer bins are
@@ -35,9 +35,10 @@ def bin_by(values: Real[Tensor, "batch pos"], edges: Sequence[float]) -> Bins:
 
     Raises `ValueError` unless the edges are finite and increase.
     """
+    edges = list(map(float, edges))
     if not edges or not all(map(math.isfinite, edges)) or sorted(set(edges)) != list(edges):
         raise ValueError(f"bin edges must be finite numbers in increasing order, got {edges}")
-    starts: Sequence[float] = edges
+    starts = edges
     device, values = values.device, values.cpu()
     if values.is_floating_point():
         values = values.double()  # an edge may not fit into fewer digits; MPS has no float64
@@ -62,13 +63,18 @@ def bin_totals(
     to `n_bins - 1`, which may be any partition of positions, such as `copyable(tokens).long()`. Bin
     -1 and values of nan are left out.
 
-    Raises `ValueError` for a bin outside -1..n_bins-1.
+    Raises `ValueError` for a bin outside -1..n_bins-1, or unless each value has its bin.
     """
+    if values.ndim != 2 or values.shape != bins.shape:
+        raise ValueError(
+            f"expected values and bins [batch, pos], a bin for each value; got shapes "
+            f"{tuple(values.shape)} and {tuple(bins.shape)}"
+        )
     if bins.numel() and not -1 <= int(bins.min()) <= int(bins.max()) < n_bins:
         raise ValueError(
             f"bins must be between -1 and {n_bins - 1}, got {int(bins.min())} to {int(bins.max())}"
         )
-    values, bins = values.cpu().double(), bins.cpu()
+    values, bins = values.cpu().double(), bins.cpu().long()
     used = (bins >= 0) & ~values.isnan()
     where = bins.clamp(min=0)
     totals = values.new_zeros(values.shape[0], n_bins)

@@ -62,13 +62,19 @@ def loop_free_survival(
     scale, which keeps them between 0 and 1. They assume independent texts: take one sample per
     prompt.
 
-    Raises `ValueError` if there are no texts, if the numbers of loops and lengths differ, or if a
-    loop begins where this `min_length` could not have found it.
+    Raises `ValueError` if there are no texts, if the numbers of loops and lengths differ, if a
+    length is below 0 or `min_length` below 1, or if a loop begins where this `min_length` could not
+    have found it.
     """
     if not loops or len(loops) != len(lengths):
         raise ValueError(
             f"expected one length per text and at least one text, got {len(loops)} loops and "
             f"{len(lengths)} lengths"
+        )
+    if min(lengths) < 0 or min_length < 1:
+        raise ValueError(
+            f"expected lengths of at least 0 and min_length >= 1, got lengths from {min(lengths)} "
+            f"and {min_length=}"
         )
     watched = np.maximum(np.asarray(lengths) - min_length, 0)
     looped = np.array([loop is not None for loop in loops])

@@ -267,6 +267,32 @@ def test_every_damaged_file_is_kept(tmp_path: Path) -> None:
     assert {each.read_bytes() for each in file.parent.iterdir()} == {b"one", b"two"}
 
 
+def test_settings_that_were_lost_are_written_again_for_the_same_run(tmp_path: Path) -> None:
+    expected = run(example(), small_bridge, out=tmp_path)
+    file = tmp_path / "settings.json"
+    kept = file.read_text()
+    file.write_text(kept[:40])
+    with pytest.raises(RunDirectoryError, match=r"is damaged .* remove it, and the run with"):
+        run(example(), small_bridge, out=tmp_path)
+    file.unlink()
+    with pytest.raises(RunDirectoryError, match=r"lost its settings.json, and .* other settings"):
+        run(example(Settings(starts=(1, 2))), small_bridge, out=tmp_path)
+    assert not file.exists()
+    rows = {each: each.stat().st_mtime_ns for each in tmp_path.rglob("rows/*/*.parquet")}
+    assert_same(run(example(), small_bridge, out=tmp_path), expected)
+    assert file.read_text() == kept
+    assert rows == {each: each.stat().st_mtime_ns for each in tmp_path.rglob("rows/*/*.parquet")}
+
+
+def test_a_damaged_file_whose_unit_is_finished_keeps_its_rows(tmp_path: Path) -> None:
+    expected = run(example(), small_bridge, out=tmp_path)
+    file = tmp_path / "files" / "first" / "unit-4.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"cut")
+    with pytest.warns(UserWarning, match="first/unit-4 keeps its rows; remove them to make"):
+        assert_same(run(example(), small_bridge, out=tmp_path), expected)
+
+
 def test_a_damaged_file_beside_the_rows_is_set_aside(tmp_path: Path) -> None:
     expected = run(example(), small_bridge, out=tmp_path)
     whole, cut = (tmp_path / "files" / "first" / f"{name}.safetensors" for name in ("a", "b"))

@@ -88,6 +88,32 @@ def test_an_error_on_two_streams_is_told(monkeypatch):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("length", [8, 40])
+def test_memory_that_lacks_once_is_no_fault_of_the_model(length, monkeypatch):
+    """On a CPU torch raises a plain `RuntimeError`."""
+    bridge, tokens = tiny_bridge("llama"), random_tokens(1, length)
+    with monkeypatch.context() as full:
+        for name in ("two_streams", "end_of_text"):
+            full.setattr(self_check, name, lambda *_args, **_options: torch.empty(10**16))
+        with pytest.raises(RuntimeError, match=r"allocate memory|not enough memory"):
+            teacher_forced_logits(bridge, tokens, PATCH)
+    # A warning would be an error here.
+    close(teacher_forced_logits(bridge, tokens, PATCH)[0], patched_logits(bridge, tokens[0], PATCH))
+
+
+@torch.no_grad()
+def test_weights_that_are_no_numbers_are_named_and_can_be_mended():
+    bridge, tokens = tiny_bridge("llama"), random_tokens(1, 8)
+    weight = bridge.original_model.model.layers[2].mlp.down_proj.weight
+    kept = weight.data[0, 0].clone()
+    weight.data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="logits of random tokens are not finite"):
+        teacher_forced_logits(bridge, tokens, PATCH)
+    weight.data[0, 0] = kept
+    close(teacher_forced_logits(bridge, tokens, PATCH)[0], patched_logits(bridge, tokens[0], PATCH))
+
+
+@torch.no_grad()
 def test_a_patch_that_no_other_position_hears_of_is_no_reason_to_mistrust():
     bridge, tokens = tiny_bridge("llama", dtype=torch.float32), random_tokens(1, 40)
     for block in bridge.original_model.model.layers[1:]:

@@ -70,3 +70,9 @@ def test_padding_is_no_text():
         assert function(padded)[0, :4].tolist() == function(text)[0].tolist()
         assert not function(padded)[0, 4:].any()
     assert behaviour.induction_targets(padded)[0, 4:].tolist() == [-1] * 6
+
+
+def test_a_mask_of_a_tokenizer_is_one_of_numbers():
+    tokens, mask = torch.tensor([[5, 6, 5, 6, 5, 6]]), torch.tensor([[1, 1, 1, 1, 0, 0]])
+    assert behaviour.copyable(tokens, mask=mask).equal(behaviour.copyable(tokens, mask=mask.bool()))
+    assert behaviour.copyable(tokens, mask=mask).any()
