@@ -8,6 +8,7 @@ import torch
 from transformer_lens.utilities import get_act_name
 
 from lens_interventions.model.embedding import embedding
+from tests.support.pages import ROOT
 from tests.support.tiny import shared_bridge, tiny_bridge
 
 TOKENS = torch.tensor([[5, 9, 33, 71, 20]])
@@ -39,6 +40,13 @@ def test_centred_vectors_lack_what_tokens_have_in_common():
         assert float(plain.typical_length) == pytest.approx(
             float(plain(every).norm(dim=-1).median())
         )
+
+
+def test_the_mean_row_of_the_default_model_is_as_long_as_the_pages_say(default_bridge):
+    found = embedding(default_bridge)
+    assert f"{float(found.average.norm() / found.typical_length):.2f}" == "0.69"
+    for page in ("docs/concepts/patch.md", "docs/findings/pretrained.md"):
+        assert "0.69 times as long as a typical row" in " ".join((ROOT / page).read_text().split())
 
 
 def test_a_transformed_embedding_is_refused():

@@ -192,10 +192,12 @@ def lowest_lead(means: pd.Series, of: str, minus: list[str]) -> float:
     return float(leads.min())
 
 
-@pytest.mark.parametrize("model", ["smollm2-135m-instruct", "gemma-3-270m"])
-def test_the_verdicts_on_slopes_are_those_of_the_rows(model: str) -> None:
+@pytest.mark.parametrize(
+    "folder", ["smollm2-135m-instruct/slopes", "gemma-3-270m/slopes", "slopes-centred"]
+)
+def test_the_verdicts_on_slopes_are_those_of_the_rows(folder: str) -> None:
     """The patched runs with ends and p-values; of grids, which hold together, the estimates."""
-    run = RESULTS / model / "slopes"
+    run = RESULTS / folder
     settings = json.loads((run / "settings.json").read_text())["settings"]
     findings = json.loads((run / "result.json").read_text())["verdicts"]
     weak = settings["weak"]

@@ -334,6 +334,32 @@ def test_the_findings_to_first_order_are_the_committed_results(
         assert told in section.replace(" nats [", " ["), (question, material)
 
 
+def test_slopes_with_and_without_the_mean_embedding_are_the_committed_results():
+    columns = []
+    for run in ("smollm2-135m-instruct/slopes", "slopes-centred"):
+        result = load_result(ROOT / "results" / run)
+        cells = [
+            found.verdict.interval
+            for found in result.verdicts
+            if "of strength 0.03" in found.question
+        ]
+        slopes = result.tables["slopes"].query("material == 'copies' and mode == 'add'")
+        slopes = slopes[(slopes["source"] == "true") & (slopes["minus"] == "")].set_index("layer")
+        patched = result.tables["patched"].query("material == 'copies' and layer == 26")
+        patched = patched[(patched["source"] == "true") & (patched["minus"] == "no patch")]
+        columns.append(
+            [
+                *(f"{c.estimate:+.3f} [{c.low:+.3f}, {c.high:+.3f}]" for c in cells),
+                *("{:+.2f} [{:+.2f}, {:+.2f}]".format(*slopes.loc[n, ENDS]) for n in (18, 19)),
+                "{:+.3f} [{:+.3f}, {:+.3f}]".format(*patched[ENDS].iloc[0]),
+            ]
+        )
+    for page in ("results/slopes-centred/README.md", "docs/findings/pretrained.md"):
+        text = (ROOT / page).read_text().replace("−", "-")
+        for told in zip(*columns, strict=True):
+            assert f"| {told[0]} | {told[1]} |" in text, page
+
+
 @pytest.mark.parametrize(
     ("name", "heading"),
     [
