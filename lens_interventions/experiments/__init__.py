@@ -20,8 +20,8 @@ from .engine.results import Result as Result
 from .engine.results import load_result as load_result
 from .engine.run import Experiment as Experiment
 from .engine.run import run as run
-from .engine.run_directory import RunDirectoryError as RunDirectoryError
 from .engine.run_directory import read_tables as read_tables
+from .engine.run_header import RunDirectoryError as RunDirectoryError
 from .engine.work_units import Unit as Unit
 from .engine.work_units import unit_kind as unit_kind
 from .increment import IncrementSettings as IncrementSettings

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..experiments import Result, RunDirectoryError, load_result
-from ..experiments.engine.run_directory import SETTINGS
+from ..experiments.engine.run_header import SETTINGS
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lens_interventions.experiments import Finding, Result
-from lens_interventions.experiments.engine.run_directory import write_json
+from lens_interventions.experiments.engine.run_header import write_json
 from lens_interventions.measures.intervals import Interval
 from lens_interventions.measures.verdicts import verdict
 

@@ -14,7 +14,8 @@ from ..._files import atomic_file, sha256, write_text
 from ..._summary import summary
 from ...measures.intervals import Interval
 from ...measures.verdicts import Verdict
-from .run_directory import RunDirectoryError, held_directory, read_header, verify_rows, write_json
+from .run_directory import held_directory, verify_rows
+from .run_header import RunDirectoryError, read_header, write_json
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

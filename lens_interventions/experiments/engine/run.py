@@ -24,7 +24,8 @@ from .json_values import to_values
 from .model_source import Model, ModelSource, model_header
 from .results import Analysis, Result, Tables, write_result
 from .row_files import joined
-from .run_directory import FORMAT, RunDirectory, RunDirectoryError, files_of_rows, held_directory
+from .run_directory import RunDirectory, files_of_rows, held_directory
+from .run_header import FORMAT, RunDirectoryError
 from .stage_progress import StageProgress
 from .usable_settings import require_usable
 from .work_units import Unit, forget_model, measured

@@ -21,22 +21,15 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
-from ..._files import UNFINISHED, require_writable, write_text
+from ..._files import UNFINISHED, require_writable
 from ...model.user_warnings import warn_user
 from .json_values import differences, digest
 from .row_files import DamagedFileError, joined, read_rows, write_rows
+from .run_header import SETTINGS, RunDirectoryError, difference, read_header, write_json
 from .work_units import Unit
 
-FORMAT = "lens_interventions.run/1"
-_HEADER = ("experiment", "settings", "model", "versions")
-SETTINGS = "settings.json"
 _PARTS = {"rows", "files", "tables", "figures", "result.json"}
-_LISTED = 8  # settings that a message names
 _LOCK, _HOLDER = ".lock", ".holder.json"
-
-
-class RunDirectoryError(RuntimeError):
-    """A run directory cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -171,34 +164,6 @@ def require_run_directory(path: Path) -> None:
         raise RunDirectoryError(f"{path} cannot be made: {error}") from error
 
 
-def write_json(target: Path, values: Any) -> None:
-    """Write JSON that people can read, atomically."""
-    write_text(target, json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """Read the settings file of a run.
-
-    Raises `RunDirectoryError` for a directory without this file, or if the file is damaged or has
-    another format.
-    """
-    file = path / SETTINGS
-    try:
-        header = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunDirectoryError(f"{path} is not a run directory: it has no {SETTINGS}") from error
-    except (OSError, RecursionError, ValueError) as error:
-        raise RunDirectoryError(
-            f"{file} is damaged ({error}): remove it, and the run with the same settings writes it "
-            "again and keeps what was measured"
-        ) from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise RunDirectoryError(f"{file} does not say {FORMAT!r}: it is not from this library")
-    if missing := [name for name in _HEADER if name not in header]:
-        raise RunDirectoryError(f"{file} is damaged: it lacks {', '.join(missing)}")
-    return header
-
-
 def files_of_rows(path: Path) -> list[Path]:
     """The files of rows in a run's directory, by table and unit.
 
@@ -255,27 +220,13 @@ def _agree(file: Path, header: Mapping[str, Any], presets: Mapping[str, Any]) ->
         write_json(file, header)
         return
     there = read_header(file.parent)
-    differing = differences(header, there)
-    if not differing:
+    if not differences(header, there):
         return
     if not any(each.is_file() and each.name[0] != "." for each in file.parent.rglob("*/*")):
         # The run stopped before it measured anything, perhaps at a mistake in these settings.
         write_json(file, header)
         return
-    here, held = _kind(header, presets), _kind(there, presets)
-    if here != held:
-        shown = [0, *(i for i in (1, 2) if here[i] != held[i])]
-        said, asked = (" ".join(words[i] for i in shown) for words in (held, here))
-        message = f"{file.parent} holds {said}; this is {asked}: choose another directory"
-    else:
-        listed = [f"\n  {line}" for line in differing[:_LISTED]]
-        if len(differing) > _LISTED:
-            listed.append(f"\n  and {len(differing) - _LISTED} more")
-        message = (
-            f"{file.parent} holds {held[0]} with other settings; choose another directory, or "
-            f"these settings:{''.join(listed)}"
-        )
-    raise RunDirectoryError(message)
+    raise RunDirectoryError(difference(file.parent, header, there, presets))
 
 
 def _require_rows_of(path: Path, run: str) -> None:
@@ -287,18 +238,6 @@ def _require_rows_of(path: Path, run: str) -> None:
                     f"{path} has lost its {SETTINGS}, and {file} was measured with other settings, "
                     "on another model or with other versions: choose another directory"
                 )
-
-
-def _kind(header: Mapping[str, Any], presets: Mapping[str, Any]) -> tuple[str, str, str]:
-    """The kind of run, its model and its versions, in words."""
-    named = [name for name, values in presets.items() if values == header.get("settings")]
-    model, versions = header.get("model", {}), header.get("versions", {})
-    weights = str(model.get("weights_sha256"))[:8]
-    return (
-        f"a {' '.join([*named, 'run'])} of {header.get('experiment')}",
-        f"on {model.get('name')} ({model.get('dtype')}, {model.get('device')}, weights {weights})",
-        "with " + ", ".join(f"{name} {version}" for name, version in versions.items()),
-    )
 
 
 def _read(file: Path) -> tuple[pd.DataFrame, dict[str, str]]:

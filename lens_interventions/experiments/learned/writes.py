@@ -16,7 +16,8 @@ from ..design.conditions import NO_PATCH, Arm, PatchSettings
 from ..design.kept_writes import decoded_write, read_write, write_bytes
 from ..design.shared_residuals import shared_residuals
 from ..engine.json_values import from_values
-from ..engine.run_directory import RunDirectoryError, read_tables
+from ..engine.run_directory import read_tables
+from ..engine.run_header import RunDirectoryError
 from ..engine.work_units import unit_kind
 
 TABLE = "training"

@@ -16,7 +16,8 @@ from ..design.small_networks.bridges import bridge_of
 from ..design.small_networks.corpus import corpus_of
 from ..design.small_networks.training import load_network
 from ..engine.json_values import from_values
-from ..engine.run_directory import RunDirectoryError, read_header, unit_file
+from ..engine.run_directory import unit_file
+from ..engine.run_header import RunDirectoryError, read_header
 from .arms import UNWRITTEN, ScratchTraining
 from .network import Network
 from .settings import ScratchSettings

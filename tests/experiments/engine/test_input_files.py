@@ -9,7 +9,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from lens_interventions.experiments import Analysis, Experiment, RunDirectoryError, Unit, run
 from lens_interventions.experiments.engine.input_files import file_field
-from lens_interventions.experiments.engine.run_directory import read_header
+from lens_interventions.experiments.engine.run_header import read_header
 from tests.support.small_run import example, small_bridge
 
 

@@ -20,7 +20,8 @@ from lens_interventions.experiments import (
     run,
 )
 from lens_interventions.experiments.engine.row_files import DamagedFileError, read_rows, write_rows
-from lens_interventions.experiments.engine.run_directory import FORMAT, RunDirectory, held_directory
+from lens_interventions.experiments.engine.run_directory import RunDirectory, held_directory
+from lens_interventions.experiments.engine.run_header import FORMAT
 from tests.support.small_run import (
     Settings,
     assert_same,
