@@ -1,6 +1,7 @@
 """An argument of another type is named, with what was expected, where users run the library."""
 
 import math
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -503,6 +504,16 @@ def teacher_forced(patch=None, **options):
             "positions are read forwards: the step must be at least 1, got -1",
         ),
         (
+            lambda: li.intervals.mean_interval([1.0, 2.0], rng=0),
+            TypeError,
+            r"rng must be a generator, such as np.random.default_rng\(0\); got 0",
+        ),
+        (
+            lambda: li.intervals.sign_flip_p_values(np.ones((1, 3)), rng=None),
+            TypeError,
+            "rng must be a generator",
+        ),
+        (
             lambda: li.intervals.share_difference_interval([math.nan, 1.0], [0.0, 0.0]),
             ValueError,
             "expected true or false, or 1 or 0",
@@ -560,6 +571,8 @@ def test_a_wrong_type_is_named(call, error, message):
 
 def test_lists_of_numbers_are_numbers():
     text = [1, 2] * 20
+    half = li.NextTokenPatch(layer=1, strength=Fraction(1, 2), gate=Fraction(1, 4))
+    assert half == li.NextTokenPatch(layer=1, strength=0.5, gate=0.25)
     assert li.behaviour.find_loops(text) == li.behaviour.find_loops(torch.tensor(text))
     assert li.behaviour.ending_loops([text]) == [li.behaviour.ending_loop(text)]
     assert li.behaviour.ending_loop(text).period == 2

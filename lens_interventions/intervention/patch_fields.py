@@ -47,7 +47,7 @@ class PatchFields:
         if self.gate is not None:
             require_numbers(gate=self.gate)
         for name in ("strength", "gate"):
-            object.__setattr__(self, name, python_numbers(getattr(self, name)))
+            object.__setattr__(self, name, _as_number(python_numbers(getattr(self, name))))
         if not isinstance(self.seed, Integral) or isinstance(self.seed, bool):
             raise TypeError(f"seed must be an integer, got {self.seed!r:.60}")
         object.__setattr__(self, "seed", int(self.seed))
@@ -77,8 +77,10 @@ class PatchFields:
             )
         object.__setattr__(self, "first_position", int(self.first_position))
         if self.window is not None:
-            if not (_is_count(self.window) and self.window >= 1):
-                raise ValueError(f"window must be 1 position or more, got {self.window!r:.60}")
+            if not (_is_position(self.window) and self.window >= 1):
+                raise ValueError(
+                    f"window must be from 1 to 2**63 - 1 positions, got {self.window!r:.60}"
+                )
             object.__setattr__(self, "window", int(self.window))
         if self.gate is not None and math.isnan(self.gate):
             raise ValueError("gate must be a surprisal in nats, got nan")
@@ -159,6 +161,16 @@ def _checked_positions(given: Any) -> str | tuple[int, ...]:
 def _is_count(value: object) -> bool:
     """Whether it is an integer from 0 up, Python's or numpy's."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 0
+
+
+def _as_number(value: Any) -> Any:
+    """A fraction or a number too large for torch as a float."""
+    if value is None or isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63):
+        return value
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _is_position(value: object) -> bool:

@@ -113,7 +113,7 @@ def mean_intervals(
         covers about 90%.
 
     Raises `ValueError` for values that are not finite, negative counts, or shapes that differ or
-    are not `[cell, seq]`.
+    are not `[cell, seq]`; `TypeError` if `rng` is not a generator.
     """
     totals, counts = checked_sums(totals, counts)
     if totals.ndim != 2:
@@ -122,6 +122,7 @@ def mean_intervals(
         )
     if not 0 < level < 1 or n_resamples < 1:
         raise ValueError(f"expected 0 < level < 1 and n_resamples >= 1, got {level}, {n_resamples}")
+    require_generator(rng)
     cells_with = defaultdict(list)
     for cell, row in enumerate(counts > 0):
         cells_with[row.tobytes()].append(cell)
@@ -133,6 +134,12 @@ def mean_intervals(
         )
         intervals.update(zip(cells, found, strict=True))
     return [intervals[cell] for cell in range(len(totals))]
+
+
+def require_generator(rng: np.random.Generator) -> None:
+    """Raise `TypeError` for anything else, such as a seed."""
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng must be a generator, such as np.random.default_rng(0); got {rng!r}")
 
 
 def checked_sums(
@@ -239,8 +246,9 @@ def sign_flip_p_values(
     choose `n_resamples` so that this survives the correction for the size of the grid.
 
     Raises `ValueError` unless the differences are `[cell, seq]`, finite, and of at least two
-    sequences.
+    sequences; `TypeError` if `rng` is not a generator.
     """
+    require_generator(rng)
     differences = np.asarray(differences, dtype=np.float64)
     if differences.ndim != 2 or differences.shape[1] < 2 or not np.isfinite(differences).all():
         raise ValueError(

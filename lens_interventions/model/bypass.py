@@ -33,7 +33,7 @@ from .grouped_attention import GROUPED
 from .hooks import torch_hooks_as_found, without_hooks
 from .kinds import weight_dtype
 from .llama_block import LlamaBlock, has_parts, same_update
-from .restoration import restore
+from .restoration import Change
 
 # TransformerLens listens to its own components in these modules, for hooks elsewhere in the same
 # block; and transformers to its modules, for callers that ask for more than logits.
@@ -118,6 +118,7 @@ class Unwrapping:
             for place, name, value in taken:
                 place[name] = value
 
+        change = Change(put_back)
         try:
             for unit in self._quiet_units():
                 for modules, name, original in unit.places:
@@ -128,7 +129,7 @@ class Unwrapping:
                     attributes["config"] = self._grouped[id(attributes["config"])]
             yield
         finally:
-            restore(put_back)
+            change.restore()
 
     def _quiet_units(self) -> list[_Unit]:
         bridge = self._bridge

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from .kinds import ReadableModel, inner_model, require_kind
+from .restoration import begin_call, end_call
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
@@ -71,6 +72,8 @@ def exclusive_use(bridge: ReadableModel) -> Iterator[None]:
 def exclusive(function: Callable[Parameters, Returned]) -> Callable[Parameters, Returned]:
     """A decorator that makes a function hold the lock of its argument `bridge` while it runs.
 
+    What the function, or one that it calls, has changed for a while is as before when it ends.
+
     The function also raises `TypeError` for a model of another kind than its annotation asks for,
     because all public functions that run a model pass here first.
     """
@@ -82,10 +85,12 @@ def exclusive(function: Callable[Parameters, Returned]) -> Callable[Parameters, 
         bridge: Any = kwargs.get("bridge", args[place] if place < len(args) else None)
         require_kind(bridge, kind, function.__name__)
         with exclusive_use(bridge):
-            gradients = torch.is_grad_enabled()
+            gradients, outermost = torch.is_grad_enabled(), begin_call()
             try:
                 return function(*args, **kwargs)
             finally:
+                if outermost:
+                    end_call()
                 # An interrupt as torch enters `no_grad` leaves them off.
                 torch.set_grad_enabled(gradients)
 

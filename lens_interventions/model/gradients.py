@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 from transformer_lens.model_bridge import TransformerBridge
 
-from .restoration import restore
+from .restoration import Change
 
 # The callers that hold each parameter, since threads may run two models that share weights.
 _holders = WeakIdKeyDictionary()
@@ -71,6 +71,7 @@ def frozen(bridge: TransformerBridge) -> Iterator[None]:
                     parameter.requires_grad_(True)
                     del _holders[parameter]
 
+    change = Change(give_back)
     try:
         with _changing:
             for parameter in parameters:
@@ -79,4 +80,4 @@ def frozen(bridge: TransformerBridge) -> Iterator[None]:
                     parameter.requires_grad_(False)
         yield
     finally:
-        restore(give_back)
+        change.restore()

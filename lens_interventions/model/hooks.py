@@ -19,7 +19,7 @@ from transformer_lens.model_bridge.exceptions import StopAtLayerException
 
 from .exclusive import exclusive
 from .kinds import ReadableModel
-from .restoration import restore
+from .restoration import Change
 from .tokens import TokenBatch
 from .user_hooks import has_temporary_hooks, hooked_modules
 
@@ -56,6 +56,7 @@ def without_hooks(hook_points: Iterable[HookPoint]) -> Iterator[None]:
         for point, forward_hooks, backward_hooks in saved:
             point._forward_hooks, point._backward_hooks = forward_hooks, backward_hooks
 
+    change = Change(put_back)
     try:
         for point, *directions in saved:
             permanent = {h.hook.id for h in (*point.fwd_hooks, *point.bwd_hooks) if h.is_permanent}
@@ -65,7 +66,7 @@ def without_hooks(hook_points: Iterable[HookPoint]) -> Iterator[None]:
             )
         yield
     finally:
-        restore(put_back)
+        change.restore()
 
 
 def last_logits_only(bridge: TransformerBridge) -> dict[str, Tensor]:
@@ -114,11 +115,13 @@ def hooks_as_found(bridge: ReadableModel) -> Iterator[None]:
         take_off()
         bridge.context_level = level
 
+    change = Change(put_back)
     try:
         yield
     except BaseException:
-        restore(put_back)
+        change.restore()
         raise
+    change.keep()
 
 
 @contextmanager
@@ -142,22 +145,23 @@ def torch_hooks_as_found(modules: Iterable[nn.Module]) -> Iterator[None]:
             for key in set(hooks) - keys:
                 del hooks[key]
 
+    change = Change(take_off)
     try:
         yield
     finally:
-        restore(take_off)
+        change.restore()
 
 
 @contextmanager
 def temporary_hooks(hooks: Sequence[tuple[HookPoint, HookFunction]]) -> Iterator[None]:
     """Hooks for the duration. `TransformerBridge.hooks` looks up names for over a millisecond."""
-    take_off = _taking_off([point for point, _ in hooks])
+    change = Change(_taking_off([point for point, _ in hooks]))
     try:
         for point, hook_fn in hooks:
             point.add_hook(hook_fn)
         yield
     finally:
-        restore(take_off)
+        change.restore()
 
 
 def keep(

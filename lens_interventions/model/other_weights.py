@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from .exclusive import exclusive_use
 from .kinds import ReadableModel, inner_model
-from .restoration import restore
+from .restoration import Change
 
 Linear = nn.Linear | Conv1D
 """A module that multiplies with a matrix; GPT-2's stores it transposed."""
@@ -76,6 +76,7 @@ def other_weights(
                 module._parameters["weight"] = parameter
             _names.pop(model, None)
 
+        change = Change(put_back)
         try:
             _names[model] = name
             for module, weight in weights.items():
@@ -84,7 +85,7 @@ def other_weights(
                 module._parameters["weight"] = stored  # type: ignore[assignment]
             yield
         finally:
-            restore(put_back)
+            change.restore()
 
 
 def _linears(

@@ -8,7 +8,7 @@ from weakref import WeakSet, ref
 from torch import nn
 
 from .kinds import ReadableModel
-from .restoration import restore
+from .restoration import Change
 from .user_hooks import modules_of
 
 _own: WeakSet[Callable[..., Any]] = WeakSet()
@@ -31,12 +31,13 @@ def replaced_forwards(forwards: Sequence[tuple[nn.Module, Callable[..., Any]]]) 
             if replaced is not None:
                 attributes["forward"] = replaced
 
+    change = Change(put_back)
     try:
         for module, forward in forwards:
             vars(module)["forward"] = forward
         yield
     finally:
-        restore(put_back)
+        change.restore()
 
 
 def forwards_of_user(bridge: ReadableModel) -> tuple[ref[Callable[..., Any]], ...]:

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from transformer_lens.model_bridge import TransformerBridge
 
+import lens_interventions as li
 from lens_interventions.model import restoration
 from lens_interventions.model.bypass import Unwrapping
+from lens_interventions.model.exclusive import exclusive
 from lens_interventions.model.gradients import frozen
 from lens_interventions.model.hooks import (
     hooked,
@@ -23,7 +26,7 @@ from lens_interventions.model.other_weights import attention_inputs, matrix, oth
 from lens_interventions.model.replaced_forwards import replaced_forwards
 from tests.support.clean import left_as_found
 from tests.support.pages import ROOT
-from tests.support.tiny import shared_bridge
+from tests.support.tiny import shared_bridge, tiny_bridge
 
 
 def other_attention(bridge):
@@ -120,6 +123,55 @@ def lines_at_which_the_model_is_left_as_it_was(change, within):
 @pytest.mark.parametrize("what", CHANGES)
 def test_an_interrupt_on_the_way_back_leaves_the_model_as_it_was(what):
     assert lines_at_which_the_model_is_left_as_it_was(CHANGES[what], called_by_restore) > 1
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_an_interrupt_leaves_changed_is_put_back_when_the_call_ends(what):
+    """Between `__enter__` and the block, and between the block and `__exit__`, none of both acts.
+
+    The generator behind the `with` lives on in the traceback, and is closed when that is gone.
+    """
+    bridge, kept = shared_bridge("llama", dtype=torch.float32), []
+
+    @exclusive
+    def interrupted(bridge: TransformerBridge) -> None:
+        kept.append(CHANGES[what](bridge))
+        kept[0].__enter__()
+        raise KeyboardInterrupt
+
+    with bridge.hooks(fwd_hooks=[("blocks.0.hook_resid_post", lambda x, hook: x + 1)]):
+        with left_as_found(bridge), pytest.raises(KeyboardInterrupt):
+            interrupted(bridge)
+        with left_as_found(bridge):
+            kept.pop().gen.close()
+
+
+def test_what_the_user_has_changed_since_stays():
+    bridge, kept = tiny_bridge("llama"), []
+
+    @exclusive
+    def interrupted(bridge: TransformerBridge) -> None:
+        kept.append(CHANGES["forwards"](bridge))
+        kept[0].__enter__()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(bridge)
+    own = vars(bridge.blocks[0])["forward"] = lambda *_, **__: None
+    kept.pop().gen.close()
+    assert vars(bridge.blocks[0])["forward"] is own
+
+
+def test_a_block_of_the_user_outlives_the_calls_inside():
+    bridge = tiny_bridge("llama")
+    tokens = torch.arange(4, 10)[None]
+    plain = bridge(tokens)
+    with other_attention(bridge):
+        other = bridge(tokens)
+        li.logit_lens(bridge, tokens)
+        assert torch.equal(bridge(tokens), other)
+    assert torch.equal(bridge(tokens), plain)
+    assert not torch.equal(other, plain)
 
 
 @contextmanager
