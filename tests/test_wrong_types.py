@@ -509,6 +509,13 @@ def teacher_forced(patch=None, **options):
             r"rng must be a generator, such as np.random.default_rng\(0\); got 0",
         ),
         (
+            lambda: li.intervals.mean_interval(
+                np.ma.masked_less(np.array([1.0, -9.0, 2.0]), 0), rng=np.random.default_rng(0)
+            ),
+            ValueError,
+            "are masked: leave a cell out by a count of 0",
+        ),
+        (
             lambda: li.intervals.sign_flip_p_values(np.ones((1, 3)), rng=None),
             TypeError,
             "rng must be a generator",

@@ -68,7 +68,7 @@ def mean_interval(
     Raises `ValueError` for values that are not finite, negative counts, shapes that differ or are
     not `[seq]`, a `level` that is not between 0 and 1, or no resamples.
     """
-    totals = np.asarray(totals)
+    totals = np.asanyarray(totals)
     if totals.ndim != 1:
         raise ValueError(
             f"expected one total per sequence, [seq], got shape {totals.shape}: for several cells "
@@ -76,7 +76,7 @@ def mean_interval(
         )
     (interval,) = mean_intervals(
         totals[None],
-        None if counts is None else np.asarray(counts)[None],
+        None if counts is None else np.asanyarray(counts)[None],
         rng=rng,
         level=level,
         n_resamples=n_resamples,
@@ -147,8 +147,11 @@ def checked_sums(
 ) -> tuple[Float[np.ndarray, "*cell"], Float[np.ndarray, "*cell"]]:
     """`totals` and `counts` as float64 arrays; without `counts` each total counts as one.
 
-    Raises `ValueError` for values that are not finite, negative counts or shapes that differ.
+    Raises `ValueError` for values that are not finite or masked, negative counts or shapes that
+    differ.
     """
+    if np.ma.is_masked(totals) or np.ma.is_masked(counts):
+        raise ValueError("totals or counts are masked: leave a cell out by a count of 0")
     totals = np.asarray(totals, dtype=np.float64)
     counts = np.ones_like(totals) if counts is None else np.asarray(counts, dtype=np.float64)
     if totals.shape != counts.shape:
