@@ -20,7 +20,7 @@ from torch import Tensor
 
 Saved = TypeVar("Saved")
 
-# The name of the hash of a file's contents among its values. Files of before it have none.
+# The name of the hash of a file's contents among its values. Some writes in results/ have none.
 _DIGEST = "sha256"
 
 UNFINISHED = ".*.unfinished"

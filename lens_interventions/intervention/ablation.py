@@ -30,8 +30,7 @@ def ablate_directions(
         by default. With the mean residual, only deviations from it are taken out.
 
     Raises `ValueError` if `directions` have fewer axes, a tensor is not finite or the layer is
-    below 0, and `TypeError` for
-    what is not a tensor, or a layer that is not a whole number.
+    below 0, and `TypeError` for what is not a tensor, or a layer that is not a whole number.
     The hooks raise `ValueError` if `directions` are as wide as another model, or are given by
     position and the run has another number of texts or positions.
     """

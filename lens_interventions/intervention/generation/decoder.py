@@ -19,7 +19,7 @@ from ...model.hooks import without_hooks
 from ...model.kept_answers import is_kept, keep_right
 from ...model.kinds import refuse_recurrent_parts, text_config
 from ...model.product import product_dtype
-from ...model.readout import readout, require_finite_logits, require_readable
+from ...model.readout import readout, refuse_nan, require_readable
 from ...model.user_hooks import hooked_modules
 from ...model.user_warnings import warn_user
 from ..known_text import KnownText, select_rows
@@ -153,7 +153,7 @@ def _probe(bridge: TransformerBridge, split: int, *, hooks: bool = False) -> str
             if clean is not None:
                 found, expected = torch.cat([found, found[:2]]), torch.cat([expected, clean])
             found, expected = found[:, possible], expected[:, possible]
-            require_finite_logits(expected[:2])  # of the prompts without the patch
+            refuse_nan(expected[:2])  # of the prompts without the patch
             # An unembedding of zeros makes logits that do not vary.
             errors.append((found - expected).abs().max() / expected.std().clamp(min=1e-30))
     worst = float(torch.stack(errors).max())  # nan if one is

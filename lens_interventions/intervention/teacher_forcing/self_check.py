@@ -21,7 +21,7 @@ from ...model.kept_answers import is_kept, keep_right
 from ...model.kinds import recurrent_parts, refuse_recurrent_parts
 from ...model.partial_run import run_late_blocks
 from ...model.precision import is_half
-from ...model.readout import readout, require_finite_logits
+from ...model.readout import readout, refuse_nan
 from ...model.residuals import residuals
 from ...model.tokens import TokenBatch
 from ..known_text import KnownText
@@ -78,8 +78,8 @@ def two_streams_hold(
     to the upper ones. If the streams are wrong from block 0 up, the first test is made again from
     `layer` up.
 
-    Raises `ValueError` if `resid` or the model's own logits are not finite, since the test would
-    then say nothing about the model.
+    Raises `ValueError` if `resid` is not finite or the model's own logits are NaN, since the test
+    would then say nothing about the model.
     """
     if not resid.isfinite().all():
         raise ValueError(
@@ -194,7 +194,7 @@ def _tried_against_steps(bridge: TransformerBridge, layer: int) -> Trial:
             return Trial(0, raised=late)
         expected = torch.cat(list(recomputed_steps(bridge, [bound], text)), dim=2)[0]
         clean, possible = bridge(tokens), bound.readout.possible()
-        require_finite_logits(clean[..., possible])
+        refuse_nan(clean[..., possible])
         effect = expected - clean
         actual = bound.readout(late[0])
         right = _close(*(rows[..., possible] for rows in (actual, expected, effect)))
