@@ -159,7 +159,7 @@ def _digest(tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> str:
     hashed = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        hashed.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        hashed.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return hashed.hexdigest()
 
 

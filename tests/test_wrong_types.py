@@ -494,7 +494,18 @@ def teacher_forced(patch=None, **options):
                 "positions must be a whole number, a list of these, a mask, or a slice",
             )
             for positions in (
-                *("all", 1.5, [1.7], np.array([1.7]), (1.0, 3.0), [[0], [1]], [None], {1}, 10**30),
+                *(
+                    "all",
+                    1.5,
+                    [1.7],
+                    np.array([1.7]),
+                    (1.0, 3.0),
+                    [[0], [1]],
+                    [None],
+                    {1},
+                    b"1",
+                    10**30,
+                ),
                 *((1, 2, 1, 1), torch.tensor([[1]])),
             )
         ),
@@ -514,6 +525,21 @@ def teacher_forced(patch=None, **options):
             ),
             ValueError,
             "are masked: leave a cell out by a count of 0",
+        ),
+        *(
+            (
+                lambda some=some: li.behaviour.rep_n(torch.tensor([[1, 2, 3]]), 1, lengths=some),
+                TypeError,
+                "lengths must be whole numbers",
+            )
+            for some in ([2.9], torch.tensor([2.9]), [True])
+        ),
+        (
+            lambda: li.intervals.share_difference_interval(
+                np.ma.array([1, 1, 0], mask=[0, 0, 1]), [0, 0, 0]
+            ),
+            ValueError,
+            "expected true or false",
         ),
         (
             lambda: li.intervals.sign_flip_p_values(np.ones((1, 3)), rng=None),

@@ -62,7 +62,7 @@ class AdaptedReader:
                 )
             with torch.no_grad():
                 weights = adapted_weights(bridge, self.down, self.up)
-            with other_weights(bridge, weights, self.name):
+            with other_weights(bridge, weights, self.name, of_user=True):
                 yield bridge
 
     @property

@@ -170,7 +170,7 @@ def _as_number(value: Any) -> Any:
     try:
         return float(value)
     except OverflowError:
-        return math.inf
+        return math.inf if value > 0 else -math.inf
 
 
 def _is_position(value: object) -> bool:

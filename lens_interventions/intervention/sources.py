@@ -111,7 +111,8 @@ def average(site: "PatchSite") -> "Tensor":
     """
     vector = site.embedding.average
     length = site.embedding(site.next_tokens).norm(dim=-1, keepdim=True)
-    return vector / vector.norm().clamp(min=1e-30) * length
+    own = vector.norm()
+    return vector / own.where(own > 0, 1) * length
 
 
 def zero(site: "PatchSite") -> "Tensor":

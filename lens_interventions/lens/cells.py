@@ -89,7 +89,8 @@ def _selection(positions: Any) -> Slice:
                 )
             return Slice(tuple(parts))  # type: ignore[arg-type]
         numbers = list(positions) if isinstance(positions, range) else python_numbers(positions)
-        if getattr(positions, "ndim", 1) > 1 or isinstance(numbers, str | Set | Iterator):
+        unlisted = isinstance(numbers, str | bytes | Set | Mapping | Iterator)
+        if unlisted or getattr(positions, "ndim", 1) > 1:
             raise wrong
         if not isinstance(numbers, Collection):
             numbers = [numbers]

@@ -122,7 +122,7 @@ def mean_intervals(
         )
     if not 0 < level < 1 or n_resamples < 1:
         raise ValueError(f"expected 0 < level < 1 and n_resamples >= 1, got {level}, {n_resamples}")
-    require_generator(rng)
+    _require_generator(rng)
     cells_with = defaultdict(list)
     for cell, row in enumerate(counts > 0):
         cells_with[row.tobytes()].append(cell)
@@ -136,7 +136,7 @@ def mean_intervals(
     return [intervals[cell] for cell in range(len(totals))]
 
 
-def require_generator(rng: np.random.Generator) -> None:
+def _require_generator(rng: np.random.Generator) -> None:
     """Raise `TypeError` for anything else, such as a seed."""
     if not isinstance(rng, np.random.Generator):
         raise TypeError(f"rng must be a generator, such as np.random.default_rng(0); got {rng!r}")
@@ -224,7 +224,7 @@ def share_difference_interval(
 def _as_bools(given: Bool[np.ndarray, " seq"]) -> Bool[np.ndarray, " seq"]:
     """What is true and what is false; a missing value is neither."""
     values = np.asarray(given)
-    if not np.isin(values, (0, 1)).all():
+    if np.ma.is_masked(given) or not np.isin(values, (0, 1)).all():
         raise ValueError(
             f"expected true or false, or 1 or 0, for each sequence; got {given!r:.100}"
         )
@@ -251,7 +251,9 @@ def sign_flip_p_values(
     Raises `ValueError` unless the differences are `[cell, seq]`, finite, and of at least two
     sequences; `TypeError` if `rng` is not a generator.
     """
-    require_generator(rng)
+    _require_generator(rng)
+    if np.ma.is_masked(differences):
+        raise ValueError("differences are masked: leave those sequences out")
     differences = np.asarray(differences, dtype=np.float64)
     if differences.ndim != 2 or differences.shape[1] < 2 or not np.isfinite(differences).all():
         raise ValueError(

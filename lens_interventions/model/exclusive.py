@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from .kinds import ReadableModel, inner_model, require_kind
-from .restoration import begin_call, end_call
+from .restoration import begin_call, call_is_open, end_call
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
@@ -85,8 +85,10 @@ def exclusive(function: Callable[Parameters, Returned]) -> Callable[Parameters, 
         bridge: Any = kwargs.get("bridge", args[place] if place < len(args) else None)
         require_kind(bridge, kind, function.__name__)
         with exclusive_use(bridge):
-            gradients, outermost = torch.is_grad_enabled(), begin_call()
+            gradients, outermost = torch.is_grad_enabled(), not call_is_open()
             try:
+                if outermost:
+                    begin_call()
                 return function(*args, **kwargs)
             finally:
                 if outermost:

@@ -50,6 +50,8 @@ def other_weights(
     bridge: TransformerBridge,
     weights: Mapping[Linear, Float[Tensor, "d_out d_in"]],
     name: str,
+    *,
+    of_user: bool = False,
 ) -> Iterator[None]:
     """Inside, modules of the bridge have other weights, through which gradients flow.
 
@@ -60,6 +62,7 @@ def other_weights(
 
     - `weights`: the other weights by module.
     - `name`: what `fingerprint` returns for the model inside.
+    - `of_user`: whether it is the user who ends it.
 
     Raises `ValueError` if the model has other weights already.
     """
@@ -76,7 +79,7 @@ def other_weights(
                 module._parameters["weight"] = parameter
             _names.pop(model, None)
 
-        change = Change(put_back)
+        change = Change(put_back, of_user=of_user)
         try:
             _names[model] = name
             for module, weight in weights.items():

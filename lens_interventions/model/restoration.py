@@ -3,8 +3,7 @@
 import threading
 from collections.abc import Callable
 
-# The changes that a thread's call of the library has made and not yet put back. A change outside of
-# such a call, as by a `with` block of the user's, is not among them.
+# The changes that a thread's call of the library has made and not yet put back.
 _of_thread = threading.local()
 
 
@@ -16,12 +15,17 @@ class Change:
     end of the user's call.
     """
 
-    def __init__(self, put_back: Callable[[], object]) -> None:
-        """`put_back` undoes what was changed so far. A second call must change nothing."""
+    def __init__(self, put_back: Callable[[], object], *, of_user: bool = False) -> None:
+        """Note a change that is about to be made.
+
+        **Arguments:**
+
+        - `put_back`: undoes what was changed so far. A second call must change nothing.
+        - `of_user`: the user ends it, by a `with` block that may outlive a call of the library.
+        """
         self._put_back, self._done = put_back, False
-        open_changes = getattr(_of_thread, "changes", None)
-        if open_changes is not None:
-            open_changes.append(self)
+        if not of_user and call_is_open():
+            _of_thread.changes.append(self)
 
     def restore(self) -> None:
         """Put back what was changed, once; an interrupt halfway begins it again."""
@@ -37,30 +41,31 @@ class Change:
     def keep(self) -> None:
         """Let things be as they are."""
         self._done = True
-        open_changes = getattr(_of_thread, "changes", None)
-        if open_changes is not None and self in open_changes:
-            open_changes.remove(self)
+        if call_is_open() and self in _of_thread.changes:
+            _of_thread.changes.remove(self)
 
 
-def begin_call() -> bool:
-    """Whether a call of the library is the outermost of its thread, which ends by `end_call`."""
-    if getattr(_of_thread, "changes", None) is not None:
-        return False
+def call_is_open() -> bool:
+    """Whether this thread is inside a call of the library that notes changes."""
+    return getattr(_of_thread, "changes", None) is not None
+
+
+def begin_call() -> None:
+    """Note changes from here on; `end_call` must follow."""
     _of_thread.changes = []
-    return True
 
 
 def end_call() -> None:
-    """Restore, last first, all changes of the outermost call that have not been restored."""
+    """Restore, last first, all changes that have been noted and not been restored."""
     try:
-        _restore_all(_of_thread.changes)
+        _restore_all()
     except BaseException:
-        _restore_all(_of_thread.changes)
+        _restore_all()
         raise
     finally:
         _of_thread.changes = None
 
 
-def _restore_all(changes: list[Change]) -> None:
-    for change in reversed(list(changes)):
+def _restore_all() -> None:
+    for change in reversed(list(_of_thread.changes or ())):
         change.restore()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformer_lens.utilities import get_act_name
 
+import lens_interventions as li
 from lens_interventions.model.embedding import embedding
 from tests.support.pages import ROOT
 from tests.support.tiny import shared_bridge, tiny_bridge
@@ -40,6 +41,21 @@ def test_centred_vectors_lack_what_tokens_have_in_common():
         assert float(plain.typical_length) == pytest.approx(
             float(plain(every).norm(dim=-1).median())
         )
+
+
+@pytest.mark.parametrize("scale", ["raw", "norm"])
+def test_the_average_of_centred_vectors_writes_zeros_in_half_precision_too(scale):
+    bridge = tiny_bridge("llama", dtype=torch.float16)
+    patch = li.NextTokenPatch(
+        layer=1,
+        strength=0.5,
+        mode="add",
+        scale=scale,
+        embedding="W_E_centred",
+        source="average",
+    )
+    none, found = li.teacher_forced_log_probs(bridge, TOKENS, [None, patch])
+    assert torch.equal(found[..., 1:], none[..., 1:])
 
 
 def test_the_mean_row_of_the_default_model_is_as_long_as_the_pages_say(default_bridge):

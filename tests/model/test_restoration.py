@@ -1,6 +1,7 @@
 """What was changed for a while is put back, though an interrupt comes while that is done."""
 
 import ast
+import itertools
 import linecache
 import re
 import sys
@@ -172,6 +173,28 @@ def test_a_block_of_the_user_outlives_the_calls_inside():
         assert torch.equal(bridge(tokens), other)
     assert torch.equal(bridge(tokens), plain)
     assert not torch.equal(other, plain)
+
+
+@pytest.mark.usefixtures("as_users_run")
+def test_a_block_that_the_user_opens_during_a_call_outlives_it():
+    """Here by an iterator of texts that runs inside its own `with`."""
+    bridge = tiny_bridge("llama")
+    tokens = torch.arange(4, 10)[None]
+    plain = bridge(tokens)
+
+    def texts():
+        modules = attention_inputs(bridge, 1).values()
+        weights = {module: 2 * matrix(module) for module in modules}
+        with other_weights(bridge, weights, "twice", of_user=True):
+            yield [5, 6, 7, 8]
+            yield [9, 8, 7, 6]
+            yield bridge(tokens)
+
+    some = texts()
+    li.unlikely_components(bridge, itertools.islice(some, 2), progress=False)
+    assert not torch.equal(next(some), plain)
+    some.close()
+    assert torch.equal(bridge(tokens), plain)
 
 
 @contextmanager

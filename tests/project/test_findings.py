@@ -335,7 +335,7 @@ def test_the_findings_to_first_order_are_the_committed_results(
 
 
 def test_slopes_with_and_without_the_mean_embedding_are_the_committed_results():
-    columns = []
+    columns, others, shuffled = [], [], []
     for run in ("smollm2-135m-instruct/slopes", "slopes-centred"):
         result = load_result(ROOT / "results" / run)
         cells = [
@@ -343,10 +343,12 @@ def test_slopes_with_and_without_the_mean_embedding_are_the_committed_results():
             for found in result.verdicts
             if "of strength 0.03" in found.question
         ]
-        slopes = result.tables["slopes"].query("material == 'copies' and mode == 'add'")
-        slopes = slopes[(slopes["source"] == "true") & (slopes["minus"] == "")].set_index("layer")
-        patched = result.tables["patched"].query("material == 'copies' and layer == 26")
-        patched = patched[(patched["source"] == "true") & (patched["minus"] == "no patch")]
+        all_slopes = result.tables["slopes"].query("material == 'copies' and mode == 'add'")
+        all_slopes = all_slopes[all_slopes["minus"] == ""]
+        slopes = all_slopes[all_slopes["source"] == "true"].set_index("layer")
+        measured = result.tables["patched"].query("material == 'copies' and layer == 26")
+        measured = measured[measured["minus"] == "no patch"]
+        patched = measured[measured["source"] == "true"]
         columns.append(
             [
                 *(f"{c.estimate:+.3f} [{c.low:+.3f}, {c.high:+.3f}]" for c in cells),
@@ -354,10 +356,16 @@ def test_slopes_with_and_without_the_mean_embedding_are_the_committed_results():
                 "{:+.3f} [{:+.3f}, {:+.3f}]".format(*patched[ENDS].iloc[0]),
             ]
         )
+        others.append(measured.set_index("source").loc[["current", "shuffled"], "estimate"])
+        shuffled.append(all_slopes.set_index(["source", "layer"]).loc[("shuffled", 18), "estimate"])
     for page in ("results/slopes-centred/README.md", "docs/findings/pretrained.md"):
         text = (ROOT / page).read_text().replace("−", "-")
         for told in zip(*columns, strict=True):
             assert f"| {told[0]} | {told[1]} |" in text, page
+    text = " ".join(text.split())
+    assert "from {:.2f} to {:+.2f}".format(*shuffled) in text
+    for source in ("current", "shuffled"):
+        assert "({:.3f} to {:.3f})".format(*(each[source] for each in others)) in text
 
 
 @pytest.mark.parametrize(

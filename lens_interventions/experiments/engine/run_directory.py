@@ -28,7 +28,6 @@ from .row_files import DamagedFileError, joined, read_rows, write_rows
 from .run_header import SETTINGS, RunDirectoryError, difference, read_header, write_json
 from .work_units import Unit
 
-_PARTS = {"rows", "files", "tables", "figures", "result.json"}
 _LOCK, _HOLDER = ".lock", ".holder.json"
 
 
@@ -150,9 +149,7 @@ def require_run_directory(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise RunDirectoryError(f"{path} is a file: choose a directory")
     foreign = [] if not path.exists() else [p.name for p in path.iterdir() if p.name[0] != "."]
-    # If the settings are lost, the rows say whether they are of the same run.
-    of_run = SETTINGS in foreign or ("rows" in foreign and set(foreign) <= _PARTS)
-    if foreign and not of_run:
+    if foreign and SETTINGS not in foreign and not _holds_rows(path):
         raise RunDirectoryError(
             f"{path} is not a run directory: it holds {', '.join(sorted(foreign)[:3])} and no "
             f"{SETTINGS}; choose a new or empty directory"
@@ -162,6 +159,14 @@ def require_run_directory(path: Path) -> None:
         require_writable(there / _LOCK)
     except OSError as error:
         raise RunDirectoryError(f"{path} cannot be made: {error}") from error
+
+
+def _holds_rows(path: Path) -> bool:
+    """Whether there are rows that a run has measured, though its settings are lost."""
+    for file in path.glob("rows/*/*.parquet"):
+        with suppress(DamagedFileError):
+            return "run" in read_rows(file)[1]
+    return False
 
 
 def files_of_rows(path: Path) -> list[Path]:

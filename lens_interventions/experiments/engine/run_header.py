@@ -35,10 +35,9 @@ def read_header(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise RunDirectoryError(f"{path} is not a run directory: it has no {SETTINGS}") from error
     except (OSError, RecursionError, ValueError) as error:
-        raise RunDirectoryError(
-            f"{file} is damaged ({error}): remove it, and the run with the same settings writes it "
-            "again and keeps what was measured"
-        ) from error
+        again = "remove it, and the run with the same settings writes it again and keeps its rows"
+        mend = again if (path / "rows").is_dir() else "choose a new directory"
+        raise RunDirectoryError(f"{file} is damaged ({error}): {mend}") from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise RunDirectoryError(f"{file} does not say {FORMAT!r}: it is not from this library")
     if missing := [name for name in _HEADER if name not in header]:

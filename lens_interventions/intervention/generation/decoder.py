@@ -155,7 +155,8 @@ def _probe(bridge: TransformerBridge, split: int, *, hooks: bool = False) -> str
             found, expected = found[:, possible], expected[:, possible]
             refuse_nan(expected[:2])  # of the prompts without the patch
             # An unembedding of zeros makes logits that do not vary.
-            errors.append((found - expected).abs().max() / expected.std().clamp(min=1e-30))
+            spread = expected.std().clamp(min=torch.finfo(expected.dtype).tiny)
+            errors.append((found - expected).abs().max() / spread)
     worst = float(torch.stack(errors).max())  # nan if one is
     tolerance = _TOLERANCE.get(product_dtype(bridge.W_E), _HALF_TOLERANCE)
     return "" if worst < tolerance else f"logits differ by {worst:.2g} standard deviations"

@@ -35,7 +35,7 @@ def bin_by(values: Real[Tensor, "batch pos"], edges: Iterable[float]) -> Bins:
 
     Raises `ValueError` unless the edges are finite and increase.
     """
-    edges = list(map(float, edges))
+    edges = [edge if isinstance(edge, int) else float(edge) for edge in edges]
     if not edges or not all(map(math.isfinite, edges)) or sorted(set(edges)) != list(edges):
         raise ValueError(f"bin edges must be finite numbers in increasing order, got {edges}")
     starts = edges

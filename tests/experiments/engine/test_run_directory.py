@@ -285,6 +285,15 @@ def test_settings_that_were_lost_are_written_again_for_the_same_run(tmp_path: Pa
     assert rows == {each: each.stat().st_mtime_ns for each in tmp_path.rglob("rows/*/*.parquet")}
 
 
+def test_rows_of_the_users_own_are_no_run(tmp_path: Path) -> None:
+    file = tmp_path / "rows" / "survey" / "answers.parquet"
+    file.parent.mkdir(parents=True)
+    pd.DataFrame({"answer": [1, 2]}).to_parquet(file)
+    with pytest.raises(RunDirectoryError, match=r"is not a run directory: it holds rows and no"):
+        run(example(), small_bridge, out=tmp_path)
+    assert [each for each in tmp_path.rglob("*") if each.is_file()] == [file]
+
+
 def test_a_damaged_file_whose_unit_is_finished_keeps_its_rows(tmp_path: Path) -> None:
     expected = run(example(), small_bridge, out=tmp_path)
     file = tmp_path / "files" / "first" / "unit-4.safetensors"

@@ -20,7 +20,7 @@ import lens_interventions as li
         ({"change_penalty": float("inf")}, "got 0.0 and inf"),
         # A patch has these, a learned write has not.
         ({"scale": "deviation"}, "scale 'raw' or 'norm', got 'W_E' with 'deviation'"),
-        ({"embedding": "lens"}, "embedding 'W_E' or 'W_U' .* got 'lens' with 'raw'"),
+        ({"embedding": "lens"}, "embedding 'W_E', 'W_E_centred' or 'W_U' .* got 'lens' with 'raw'"),
     ],
 )
 def test_options_that_make_no_sense(fields, message, monkeypatch):

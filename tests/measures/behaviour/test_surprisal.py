@@ -26,6 +26,7 @@ def test_an_edge_may_not_fit_into_the_values_own_digits():
     assert behaviour.bin_by(torch.tensor([[-torch.inf]]), [-1e39, 0.0]).index.item() == 0
     assert behaviour.bin_by(torch.tensor([[2**63 - 1]]), [0.0, 1e30]).index.item() == 1
     assert behaviour.bin_by(torch.tensor([[-(2**63)]]), [-1e30, 0.0]).index.item() == 1
+    assert behaviour.bin_by(torch.tensor([[2**53]]), [2**53 + 1]).index.item() == 0
     whole = torch.tensor([[1000, 1001]], dtype=torch.int16)
     assert behaviour.bin_by(whole, [1000.00001]).index.tolist() == [[0, 1]]
 
