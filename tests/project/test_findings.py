@@ -368,6 +368,23 @@ def test_slopes_with_and_without_the_mean_embedding_are_the_committed_results():
         assert "({:.3f} to {:.3f})".format(*(each[source] for each in others)) in text
 
 
+def test_a_centred_embedding_at_one_layer_is_the_committed_result():
+    contrasts = load_result(ROOT / "results/copying-centred").tables["contrasts"]
+    copies = contrasts.query("question == 'induction' and measure == 'loss' and source == 'true'")
+    told = {
+        minus: "{:+.3f} [{:+.3f}, {:+.3f}]".format(*ends)
+        for minus, *ends in copies[["minus", *ENDS]].itertuples(index=False)
+    }
+    text = (ROOT / "results/copying-centred/README.md").read_text().replace("−", "-")
+    rows = re.findall(r"^\| (?:no|a|the) .* \| (.*) \|$", text, re.MULTILINE)
+    named = ("none", "shuffled", "previous", "current", "guess", "back_patch", "temperature")
+    assert rows == [told[minus] for minus in named]
+    page = " ".join((ROOT / "docs/findings/pretrained.md").read_text().split())
+    for minus in named[:-1]:
+        estimate, *ends = copies.set_index("minus").loc[minus, ENDS].abs()
+        assert "{:.3f} [{:.3f}, {:.3f}]".format(estimate, *sorted(ends)) in page, minus
+
+
 @pytest.mark.parametrize(
     ("name", "heading"),
     [
