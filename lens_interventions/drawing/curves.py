@@ -167,8 +167,9 @@ def draw_views(
         made = [trace for curve in curves for trace in _traces(curve, x_title)]
         traces += made
         owner += [view] * len(made)
+    first = next(iter(views), None)  # which the menu shows as chosen, even if it has no curves
     for trace, view in zip(traces, owner, strict=True):
-        trace.visible = view == owner[0]
+        trace.visible = view == first
     figure = go.Figure(traces)
     every = [curve for curves in views.values() for curve in curves]
     legend, bottom = _legend(views.values())

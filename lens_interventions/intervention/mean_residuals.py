@@ -10,7 +10,6 @@ from ..model.fingerprint import fingerprint
 from ..model.hooks import without_hooks
 from ..model.kinds import ReadableModel
 from ..model.residuals import text_residuals
-from ..model.tokens import token_batch
 
 # Every fourth of the bundled texts covers all registers in some 1,300 tokens.
 _EVERY = 4
@@ -42,8 +41,7 @@ def _measured(bridge: ReadableModel) -> Float[Tensor, "layer d_model"]:
     total, count = torch.zeros(len(labels), int(bridge.cfg.d_model), dtype=torch.float64), 0
     with without_hooks(bridge.hook_points()):
         for document in prose()[::_EVERY]:
-            (tokens,) = token_batch(bridge, document.text, any_length=True).tokens
-            tokens = tokens[: min(_LONGEST, int(bridge.cfg.n_ctx))]
+            tokens = bridge.to_tokens(document.text)[0, : min(_LONGEST, int(bridge.cfg.n_ctx))]
             streams = text_residuals(bridge, tokens, labels, first=1)
             total += torch.stack([stream.cpu().double().sum(0) for stream in streams])
             count += len(tokens) - 1

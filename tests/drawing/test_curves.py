@@ -111,6 +111,8 @@ def test_views_take_turns():
     assert second.args[0]["visible"] == [False, False, True]
     assert tuple(figure.layout.yaxis.range) == (0, 1)
     assert not draw_views({"": [curve()]}, x_title="x", title="T").layout.updatemenus
+    half_empty = draw_views({"none": [], "second": [curve()]}, x_title="x", title="T")
+    assert [trace.visible for trace in half_empty.data] == [False]
     named = draw_views({"<i>a": [curve()], "b": [curve()]}, x_title="x", title="T")
     assert named.layout.updatemenus[0].buttons[0].label == "&lt;i&gt;a"
 
