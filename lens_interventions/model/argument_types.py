@@ -39,7 +39,8 @@ def whole_numbers(given: Any) -> list[int]:
     numbers 0 and 1.
     """
     numbers = [python_numbers(each) for each in python_numbers(given)]
-    require_whole_numbers(**{f"entry {place}": each for place, each in enumerate(numbers)})
+    for number in numbers:
+        require_whole_numbers(entry=number)
     return [operator.index(each) for each in numbers]
 
 

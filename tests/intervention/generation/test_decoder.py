@@ -62,6 +62,36 @@ def test_models_that_do_not_take_masks_are_recomputed(arch, config):
         )
 
 
+def test_memory_that_lacks_once_is_no_fault_of_the_model():
+    """On a CPU torch raises a plain `RuntimeError`. Afterwards a warning would be an error here."""
+    bridge = tiny_bridge("llama")
+
+    def full(*_args, **_options):
+        return torch.empty(10**16)
+
+    with (
+        mock.patch.object(decoder.CachedDecoder, "logits", full),
+        pytest.raises(RuntimeError, match=r"allocate memory|not enough memory"),
+    ):
+        li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
+    with float64_softmax():
+        out = li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
+    assert out.tokens.tolist() == naive_tokens(bridge, PROMPTS, PATCH, 5)
+
+
+def test_weights_that_are_no_numbers_are_named_and_can_be_mended():
+    bridge = tiny_bridge("llama")
+    weight = bridge.original_model.model.layers[2].mlp.down_proj.weight
+    kept = weight.data[0, 0].clone()
+    weight.data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="NaN"):
+        li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
+    weight.data[0, 0] = kept
+    with float64_softmax():
+        out = li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
+    assert out.tokens.tolist() == naive_tokens(bridge, PROMPTS, PATCH, 5)
+
+
 def test_a_block_that_hands_something_to_a_higher_one_is_found_where_it_is():
     """Two parts are wrong if the patch is between these blocks, and right elsewhere."""
     bridge, kept = tiny_bridge("llama", num_hidden_layers=6), {}

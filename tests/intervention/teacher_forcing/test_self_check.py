@@ -88,13 +88,12 @@ def test_an_error_on_two_streams_is_told(monkeypatch):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("length", [8, 40])
-def test_memory_that_lacks_once_is_no_fault_of_the_model(length, monkeypatch):
+@pytest.mark.parametrize(("trial", "length"), [("two_streams", 8), ("end_of_text", 40)])
+def test_memory_that_lacks_once_is_no_fault_of_the_model(trial, length, monkeypatch):
     """On a CPU torch raises a plain `RuntimeError`."""
     bridge, tokens = tiny_bridge("llama"), random_tokens(1, length)
     with monkeypatch.context() as full:
-        for name in ("two_streams", "end_of_text"):
-            full.setattr(self_check, name, lambda *_args, **_options: torch.empty(10**16))
+        full.setattr(self_check, trial, lambda *_args, **_options: torch.empty(10**16))
         with pytest.raises(RuntimeError, match=r"allocate memory|not enough memory"):
             teacher_forced_logits(bridge, tokens, PATCH)
     # A warning would be an error here.
