@@ -122,6 +122,21 @@ class TestFormula:
         none = li.teacher_forced_logits(bridge, tokens, None)
         assert (both[1, :, 2:] - none[:, 2:]).abs().max() > 0.1
 
+    @torch.no_grad()
+    def test_a_bias_makes_up_for_a_centred_embedding(self):
+        bridge = shared_bridge("llama")
+        write = random_write(bridge, layers=(1,), full=True)
+        centred = dataclasses.replace(
+            write,
+            embedding="W_E_centred",
+            bias=write.bias + bridge.W_E.mean(0) @ write.up,
+        )
+        tokens = random_tokens(2, 7)
+        one, other = li.teacher_forced_logits(bridge, tokens, [write.patch(), centred.patch()])
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+        none = li.teacher_forced_logits(bridge, tokens, None)
+        assert (one[:, 2:] - none[:, 2:]).abs().max() > 0.1
+
     def test_half_precision_models_read_it_in_float32(self):
         bridge = tiny_bridge("llama", dtype=torch.bfloat16)
         write = random_write(bridge, gate=True)
