@@ -283,10 +283,18 @@ def teacher_forced(patch=None, **options):
         ),
         (lambda: li.BackPatch("a"), TypeError, "layer must be a whole number, got 'a'"),
         (lambda: li.SLED(scale=2.5), TypeError, "scale must be a whole number, got 2.5"),
+        *(
+            (
+                lambda number=number: li.sample_texts(BRIDGE, number),
+                TypeError,
+                f"n_texts must be a whole number, got {number}",
+            )
+            for number in (2.5, None)
+        ),
         (
-            lambda: li.sample_texts(BRIDGE, 2.5),
+            lambda: li.logit_lens(BRIDGE, TOKENS).commitment(probability="half"),
             TypeError,
-            "n_texts must be a whole number, got 2.5",
+            "probability must be a number, got str 'half'",
         ),
         *(
             (

@@ -15,7 +15,7 @@ from torch import Tensor
 from .._summary import summary
 from ..drawing.labels import visible
 from ..drawing.theme import ThemeName
-from ..model.argument_types import require_counts
+from ..model.argument_types import require_counts, require_numbers
 from ..model.points import FINAL, point_name
 from .figures.commitment import draw_commitment
 from .selection import require_prompt
@@ -169,6 +169,7 @@ def find_commitment(
         holds = (read.final_rank >= 0) & (read.final_rank < top)
         criterion = "on top" if top == 1 else f"among the top {top}"
     else:
+        require_numbers(probability=probability)
         if not 0 <= probability < 1:
             raise ValueError(f"probability must be at least 0 and below 1, got {probability}")
         holds = read.final_log_prob.exp() > probability

@@ -102,7 +102,7 @@ class Trajectory(TrajectoryFields):
             0.5.
 
         Raises `ValueError` if the trajectory does not end at the final point, if both are given, or
-        if one is out of range.
+        if one is out of range; `TypeError` if one is not a number.
         """
         return find_commitment(self, top=top, probability=probability)
 

@@ -48,8 +48,8 @@ def sample_texts(
     the unembedding of its last residual; `TypeError` if a number is not a whole one;
     `NotImplementedError` if the model has recurrent layers or is not a causal decoder.
     """
+    require_whole_numbers(n_texts=n_texts, length=length, seed=seed)
     require_counts(n_texts=n_texts)
-    require_whole_numbers(length=length, seed=seed)
     context = int(bridge.cfg.n_ctx)
     if not 2 <= length <= context:
         raise ValueError(f"length must be from 2 to the model's context {context}, got {length}")
