@@ -17,6 +17,7 @@ import lens_interventions as li
 from lens_interventions.app.server import TASKS
 from lens_interventions.app.state import State
 from lens_interventions.app.subject import Origin, Subject
+from lens_interventions.intervention.sources import control_names
 from tests.support import (
     small_increment,
     small_last_word,
@@ -34,7 +35,7 @@ TEXT = "the cat sat on the mat and the cat ran"
 TEXTS = [TEXT, "a dog ran home to the cat", "mat mat mat the dog"] * 3
 PATCH = li.NextTokenPatch(layer=1, strength=0.3, scale="norm", first_position=1)
 ADDED = dataclasses.replace(PATCH, mode="add")
-SOURCES = ("random", "shuffled", "guess", "current", "previous", "average", "zero")
+SOURCES = control_names()
 PATCHES = [
     None,
     PATCH,

@@ -70,7 +70,7 @@ Mode = Annotated[
         "--mode",
         callback=one_of(MODES),
         show_default=str(_DEFAULTS["mode"]),
-        help="How to write: interpolate, add or correct.",
+        help=f"How to write: {', '.join(MODES)}.",
     ),
 ]
 Source = Annotated[

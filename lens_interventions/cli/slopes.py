@@ -74,7 +74,7 @@ def slopes(
         typer.Option(
             callback=one_of(MODES),
             show_default="add",
-            help="add, interpolate or correct. May be given several times.",
+            help=f"{', '.join(MODES)}. May be given several times.",
         ),
     ] = None,
     embedding: Annotated[

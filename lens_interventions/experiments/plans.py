@@ -36,3 +36,8 @@ PLANS: Mapping[str, Plan[Any]] = {
 
 OWN_MODELS: tuple[str, ...] = ("scratch", "upbringing")
 """The others, which train their own."""
+
+ABOUT_PATCHES = frozenset(
+    {"copying", "increment", "learned", "loops", "reader", "scratch", "slopes"}
+)
+"""Those that ask what it does to write the true next token."""

@@ -9,6 +9,7 @@ source has no token. There `e` is an arbitrary embedding, which the mode must le
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,15 +17,24 @@ from torch import Tensor
 from .site import PatchSite
 
 Mode = Callable[[PatchSite, Tensor, Tensor, float], Tensor]
+M = TypeVar("M", bound=Mode)
 Rows = Float[Tensor, "batch pos d_model"]
 Scales = Float[Tensor, "batch pos 1"]
 
 
+def reads_no_lens(mode: M) -> M:
+    """Say of a function that it never asks the site for the lens."""
+    mode.reads_lens = False  # type: ignore[attr-defined]
+    return mode
+
+
+@reads_no_lens
 def interpolate(site: PatchSite, e: Rows, s: Scales, a: float) -> Rows:
     """`(1 - a) r + a s e`; `a = 1` replaces the residual."""
     return (1 - a) * site.resid + a * s * e
 
 
+@reads_no_lens
 def add(site: PatchSite, e: Rows, s: Scales, a: float) -> Rows:
     """`r + a s e`."""
     return site.resid + a * s * e

@@ -100,10 +100,9 @@ class PatchFields:
         """Whether the patch may read the lens, which costs two products with the unembedding."""
         if self.gate is not None and self.gate_on == "lens":
             return True
-        if self.mode not in ("interpolate", "add") and getattr(self.mode, "reads_lens", True):
-            return True
+        mode = MODES[self.mode] if isinstance(self.mode, str) else self.mode
         source = SOURCES[self.source] if isinstance(self.source, str) else self.source
-        return getattr(source, "reads_lens", True)
+        return getattr(mode, "reads_lens", True) or getattr(source, "reads_lens", True)
 
     @property
     def uses_lens(self) -> bool:

@@ -5,8 +5,9 @@ nothing to write and the position stays as it is, or vectors `[batch, pos, d_mod
 depends on that row alone: on `x[0..i+1]`, `r[l][i]`, i and the seeds. An attribute `reads_lens`
 that is False says that it never asks the site for the lens, which saves its products.
 
-To add a source, write its function and its entry in `SOURCES`. Patches, trainings, experiments,
-figures and the command line read the registry.
+To add a source, write its function and its entry in `SOURCES`. Patches, trainings, figures, the
+command line and the experiments on copying, loops and learned writes read the registry. The other
+experiments name their sources in their settings.
 """
 
 # The command line lists the names in its help, and must not load torch for that.

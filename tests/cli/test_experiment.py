@@ -20,25 +20,12 @@ from transformer_lens.model_bridge import TransformerBridge
 from lens_interventions import experiments
 from lens_interventions.experiments import Result, Unit
 from lens_interventions.experiments.engine.model_source import ModelSource
+from lens_interventions.experiments.plans import OWN_MODELS, PLANS
 from tests.support.processes import PROCESSES, lens_interventions
 from tests.support.small_run import Settings, example, mean_logits, small_bridge
 from tests.support.tiny import tiny_model, tiny_tokenizer
 
-NAMES = (
-    "copying",
-    "increment",
-    "last_word",
-    "learned",
-    "likeliest",
-    "loops",
-    "preservation",
-    "reader",
-    "recall",
-    "slopes",
-    "unlikely",
-)
-
-OWN_MODELS = ("scratch", "upbringing")
+NAMES = tuple(PLANS)
 
 Run = Callable[..., tuple[int, str, str]]
 

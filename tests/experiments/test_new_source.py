@@ -1,4 +1,4 @@
-"""A source that is added to the registry, and nowhere else, is a control of every experiment."""
+"""A source that is added to the registry, and nowhere else, is a control of three experiments."""
 
 import dataclasses
 from collections.abc import Callable

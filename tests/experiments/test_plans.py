@@ -4,7 +4,7 @@ import pytest
 
 import lens_interventions as li
 from lens_interventions.cli.experiment import _OWN_MODELS, Name
-from lens_interventions.experiments.plans import OWN_MODELS, PLANS
+from lens_interventions.experiments.plans import ABOUT_PATCHES, OWN_MODELS, PLANS
 from tests.support import small_copying
 from tests.support.tiny import shared_bridge
 
@@ -12,6 +12,7 @@ from tests.support.tiny import shared_bridge
 def test_every_experiment_with_a_model_of_the_users_has_a_plan() -> None:
     assert {name.value for name in _OWN_MODELS} == set(OWN_MODELS)
     assert set(PLANS) == {name.value for name in Name} - set(OWN_MODELS)
+    assert {*PLANS, *OWN_MODELS} > ABOUT_PATCHES
 
 
 @pytest.mark.usefixtures("as_users_run")

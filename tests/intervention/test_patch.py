@@ -56,6 +56,15 @@ def test_modes_and_sources_of_the_library_are_their_names(llama):
     assert not NextTokenPatch(layer=1, strength=0.5, mode=modes.add).reads_lens
 
 
+@pytest.mark.usefixtures("as_users_run")  # the type of `mode` names the library's own
+def test_a_mode_of_the_registry_says_itself_whether_it_reads_the_lens(monkeypatch):
+    monkeypatch.setitem(modes.MODES, "half", modes.reads_no_lens(lambda site, *_: site.resid / 2))
+    monkeypatch.setitem(modes.MODES, "guess", lambda site, *_: site.expected_embedding)
+    half, guess = (NextTokenPatch(layer=1, strength=0.5, mode=mode) for mode in ("half", "guess"))
+    assert not half.reads_lens
+    assert guess.reads_lens
+
+
 @pytest.mark.parametrize("kind", [torch.tensor, np.array])
 @pytest.mark.usefixtures("as_users_run")
 def test_layers_and_positions_may_be_arrays(kind):
@@ -114,7 +123,7 @@ def test_json_of_something_else_is_refused(text, message):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("mode", ["interpolate", "add", "correct"])
+@pytest.mark.parametrize("mode", modes.MODES)
 def test_a_negative_strength_goes_the_other_way(llama, tokens, mode):
     plain = llama.run_with_cache(tokens)[1]["blocks.1.hook_resid_pre"]
     moves = []

@@ -158,6 +158,8 @@ def _patched_row(
             if i == 0:
                 return r
             written = tokens[i - 1]
+        else:
+            raise NotImplementedError(f"the source {patch.source!r}")
         e = vectors[written]
 
     def scaled(e: Tensor) -> Any:
@@ -172,6 +174,8 @@ def _patched_row(
         return (1 - a) * r + a * s * e
     if patch.mode == "add":
         return r + a * s * e
+    if patch.mode != "correct":
+        raise NotImplementedError(f"the mode {patch.mode!r}")
     expected = log_probs.exp() @ vectors
     if patch.source == "true" or callable(patch.source):
         return r + a * s * (e - expected)

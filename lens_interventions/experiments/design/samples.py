@@ -18,8 +18,6 @@ from .sequences import REPORT
 
 LOOPED, REP = "looped", "rep-4"
 
-REP_N = (2, 4)
-
 KEPT = ("before", "first_round", "again")
 """Parts of a sample: up to its loop, the loop's first round, and the rest of it."""
 
@@ -145,7 +143,7 @@ def _described(bridge: TransformerBridge, ids: list[int]) -> dict[str, Any]:
         "onset": -1 if loop is None else loop.start,
         "period": -1 if loop is None else loop.period,
         "loop_length": -1 if loop is None else loop.length,
-        **{f"rep_{n}": float(rep_n(tokens[None], n)[0]) for n in REP_N},
+        **{f"rep_{n}": float(rep_n(tokens[None], n)[0]) for n in (2, 4)},
         **_in_parts(bridge, ids, loop),
         "tokens": ids,
     }

@@ -18,6 +18,7 @@ COPIES, NATURAL = "copies", "natural_text"
 
 _MEASURABLE = (*control_names(), "final_guess")
 _READ_LENS = tuple(name for name, source in SOURCES.items() if source.reads_lens)
+_MODES = tuple(name for name, mode in MODES.items() if not getattr(mode, "reads_lens", True))
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,9 @@ class SlopesSettings:
                 "curved_sources must be true and others of the sources, without final_guess, which "
                 f"a patch cannot write; got {self.curved_sources}"
             )
-        if not self.modes or not set(self.modes) <= set(MODES) - {"correct"}:
+        if not self.modes or not set(self.modes) <= set(_MODES):
             raise ValueError(
-                f"modes must be some of add and interpolate, which read no lens; got {self.modes}"
+                f"modes must be some of {', '.join(_MODES)}, which read no lens; got {self.modes}"
             )
         for name in ("rescue_sources", "head_sources"):
             named = getattr(self, name)

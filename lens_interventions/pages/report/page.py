@@ -10,13 +10,12 @@ from ..._files import require_writable, write_text
 from ...drawing.labels import counted
 from ...drawing.titles import LINE
 from ...experiments import Result
-from ...experiments.plans import OWN_MODELS, PLANS
+from ...experiments.plans import ABOUT_PATCHES
 from ..rendering import plain_figure, render
 from ..runs import find_runs, run_titles
 from ..verdict_card import verdict_card
 from .shown_tables import ShownSamples, ShownTable, flat, shown_tables
 
-_OF_LIBRARY = {*PLANS, *OWN_MODELS}
 # The part of the margin above a figure that its title took.
 _TITLE_SPACE = 34
 
@@ -37,7 +36,7 @@ def report(
     - `runs`: directories of runs, or directories that contain runs.
     - `out`: the file to write.
     - `title`: the title of the page; by default it asks whether the true next token helps, or says
-        "Experiments" if none of the runs is of an experiment of this library.
+        "Experiments" if none of the runs is about that.
 
     **Returns:** `out`.
 
@@ -53,13 +52,13 @@ def report(
         _ShownRun(f"run-{number}", titles[path], result)
         for number, (path, result) in enumerate(found.results.items())
     ]
-    ours = any(result.experiment in _OF_LIBRARY for result in found.results.values())
+    about_patches = any(result.experiment in ABOUT_PATCHES for result in found.results.values())
     if title is None:
-        title = "Does seeing the true next token help?" if ours else "Experiments"
+        title = "Does seeing the true next token help?" if about_patches else "Experiments"
     text = render(
         "report/page.html",
         title=title,
-        about_patches=ours,
+        about_patches=about_patches,
         models=dict.fromkeys(run.model for run in shown),
         unreadable=found.unreadable.values(),
         runs=shown,

@@ -19,6 +19,7 @@ from transformers import (
 
 import lens_interventions as li
 from lens_interventions.intervention.generation.cached_decoder import CachedDecoder
+from lens_interventions.intervention.modes import MODES
 from lens_interventions.intervention.sources import BackPatch, source_names
 from lens_interventions.intervention.teacher_forcing.log_probs import teacher_forced_log_probs
 from tests.support.architectures import LENS_ARCHITECTURES, MPT_WITH_CACHE, WINDOW
@@ -69,7 +70,7 @@ def test_cached_is_naive_on_every_architecture(arch):
                 assert_naive(bridge, out, patch, row=2 * row + prompt, tol=tolerance(arch))
 
 
-@pytest.mark.parametrize("mode", ["interpolate", "add", "correct"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("source", source_names())
 @pytest.mark.parametrize("bridge", ["gemma2"], indirect=True)
 def test_every_mode_and_source(bridge, mode, source):
@@ -248,7 +249,7 @@ def test_any_patch_on_any_prompts(data):
     patch = li.NextTokenPatch(
         layer=data.draw(st.integers(0, 2) | layers),
         strength=data.draw(st.floats(-1, 1)),
-        mode=data.draw(st.sampled_from(["interpolate", "add", "correct"])),
+        mode=data.draw(st.sampled_from([*MODES])),
         scale=data.draw(st.sampled_from(["raw", "norm"])),
         embedding=data.draw(st.sampled_from(["W_E", "W_E_centred", "W_U"])),
         positions=data.draw(st.sampled_from(["all", "generated"]) | st.sets(st.integers(0, 9))),

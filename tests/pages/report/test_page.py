@@ -149,10 +149,11 @@ def test_an_experiment_of_ones_own_may_name_its_settings_as_it_likes(tmp_path: P
     assert "networks of 1 and 2 blocks of width 32" in text
 
 
-def test_methods_of_patches_are_only_told_of_the_librarys_experiments(
-    page: Path, tmp_path: Path
+@pytest.mark.parametrize("experiment", ["mine", "recall"])
+def test_methods_of_patches_are_only_told_of_experiments_about_them(
+    page: Path, tmp_path: Path, experiment: str
 ) -> None:
-    save_run(tmp_path / "own", "mine", INTERVALS)
+    save_run(tmp_path / "own", experiment, INTERVALS)
     text = visible(report(tmp_path / "own", out=tmp_path / "own.html")).text
     assert "Does seeing the true next token help?" not in text
     assert "no patch and every control" not in text
