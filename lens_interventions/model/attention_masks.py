@@ -31,7 +31,7 @@ def additive_masks(
         the sequence, so they are right whatever rows a cache has.
     - `dtype`: the dtype of the residual stream.
     """
-    window = getattr(text_config(bridge), "sliding_window", None)
+    window = sliding_window(bridge)
     within = visible if window is None else visible & (distance < window)
 
     def additive(seen: Bool[Tensor, "batch row key"]) -> Float[Tensor, "batch 1 row key"]:
@@ -43,6 +43,11 @@ def additive_masks(
         return additive(within)
     masks = {kind: additive(within if kind == "sliding_attention" else visible) for kind in kinds}
     return masks if len(kinds) > 1 else masks.popitem()[1]
+
+
+def sliding_window(bridge: TransformerBridge) -> int | None:
+    """How many positions a row sees in the layers that do not see all, by the configuration."""
+    return getattr(text_config(bridge), "sliding_window", None)
 
 
 def _layer_kinds(bridge: TransformerBridge) -> set[str]:

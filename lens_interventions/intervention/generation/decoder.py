@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...model.attention_masks import unknown_kinds
+from ...model.attention_masks import sliding_window, unknown_kinds
 from ...model.capabilities import (
     REFUSALS,
     frequencies_change_after,
@@ -20,7 +20,7 @@ from ...model.kept_answers import is_kept, keep_right
 from ...model.kinds import refuse_recurrent_parts, text_config
 from ...model.product import product_dtype
 from ...model.readout import readout, refuse_nan, require_readable
-from ...model.user_hooks import hooked_modules
+from ...model.user_hooks import hooked_modules, lasting_hooks
 from ...model.user_warnings import warn_user
 from ..known_text import KnownText, select_rows
 from ..patch import NextTokenPatch
@@ -33,6 +33,9 @@ from .recomputing_decoder import RecomputingDecoder
 # logits: more than rounding causes, less than a wrong position, mask or key.
 _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3}
 _HALF_TOLERANCE = 0.1
+
+# The lengths of a text that grows, if a few tokens are enough to try a decoder.
+_FEW = range(7, 10)
 
 
 Decoder = CachedDecoder | DecoderBesideUnpatched | RecomputingDecoder
@@ -65,14 +68,14 @@ def decoder(
     require_decodable(bridge)
     split = first_of_two_parts(bridge, patches)
     longest = frequencies_change_after(bridge)
-    problem = _cached_decoding_problem(bridge, split)
+    problem = _cached_decoding_problem(bridge, split, length)
     if length > longest:
         problem = problem or f"its rotary frequencies change after {longest:.0f} tokens"
     if split and patches.reads_unpatched:
         # The stream without a patch runs all blocks together, and needs a trial of its own.
-        problem = problem or _cached_decoding_problem(bridge, 0)
+        problem = problem or _cached_decoding_problem(bridge, 0, length)
     if not problem and patches.layers and _is_hooked_from(bridge, patches.layers[0]):
-        found = _probe(bridge, split, hooks=True)
+        found = _probe(bridge, split, _lengths_to(length), hooks=True)
         problem = f"under the hooks on it {found}" if found else ""
     if not problem:
         kind = DecoderBesideUnpatched if patches.reads_unpatched else CachedDecoder
@@ -85,31 +88,56 @@ def decoder(
     return RecomputingDecoder(bridge, patches, record=record)
 
 
-def _cached_decoding_problem(bridge: TransformerBridge, split: int) -> str:
-    """What is wrong with the cached decoder on a bridge; empty if it is exact.
+def _cached_decoding_problem(bridge: TransformerBridge, split: int, length: int) -> str:
+    """What is wrong with the cached decoder on texts of up to `length`; empty if it is exact.
 
     `split` is the block from which on the blocks run by themselves; 0 if all run together. Each is
     tried once, since lower blocks may hand something to higher ones besides the residual.
+
+    A few tokens are enough for most models. But a model may ignore a sliding window that its
+    configuration names, which only a text beyond the window shows. And the user's lasting hooks may
+    act at any column, so under these the texts that are tried are as long as `length`.
     """
-
-    def find() -> str:
-        if text_config(bridge) is None:
-            return "a network of TransformerLens's own keeps no keys and values"
-        # The probe's few tokens do not show what these layers see of a long text.
-        unknown = unknown_kinds(bridge)
-        if unknown:
-            return f"it has layers of {', '.join(unknown)}"
-        if is_kept(bridge, question):
-            return ""
-        with slow_check(f"whether decoding with a cache is exact {blocks}, once for this model"):
-            problem = _probe(bridge, split)
-        if not problem:
-            keep_right(bridge, question)
-        return problem
-
     blocks = f"in two parts from block {split} up" if split else "with all blocks together"
-    question = f"problem of decoding with a cache, {blocks}"
-    return recall(bridge, question, find)
+
+    def tried(lengths: range, texts: str) -> str:
+        question = f"problem of decoding with a cache, {blocks}{texts}"
+
+        def find() -> str:
+            if is_kept(bridge, question):
+                return ""
+            with slow_check(
+                f"whether decoding with a cache is exact {blocks}{texts}, once for this model"
+            ):
+                problem = _probe(bridge, split, lengths)
+            if problem:
+                return problem + texts
+            keep_right(bridge, question)
+            return ""
+
+        return recall(bridge, question, find)
+
+    if text_config(bridge) is None:
+        return "a network of TransformerLens's own keeps no keys and values"
+    # No trial shows what these layers see of all texts.
+    unknown = unknown_kinds(bridge)
+    if unknown:
+        return f"it has layers of {', '.join(unknown)}"
+    problem = tried(_lengths_to(0), "")
+    window = sliding_window(bridge)
+    if not problem and window is not None and length > max(window, _FEW.stop - 1):
+        end = min(window + 2, int(bridge.cfg.n_ctx))
+        problem = tried(range(end - 1, end + 1), f" on texts beyond its window of {window} tokens")
+    if not problem and lasting_hooks(bridge) and length >= _FEW.stop:
+        # Another length is tried anew, and soon every one would be.
+        end = min(2 ** (length - 1).bit_length(), int(bridge.cfg.n_ctx))
+        problem = tried(_lengths_to(end), f" on texts of up to {end} tokens")
+    return problem
+
+
+def _lengths_to(length: int) -> range:
+    """The lengths of a text that grows from a few tokens to `length`."""
+    return range(_FEW.start, max(length + 1, _FEW.stop))
 
 
 def _is_hooked_from(bridge: TransformerBridge, layer: int) -> bool:
@@ -118,15 +146,17 @@ def _is_hooked_from(bridge: TransformerBridge, layer: int) -> bool:
     return any(int(name.split(".")[1]) >= layer for name in hooked)
 
 
-def _probe(bridge: TransformerBridge, split: int, *, hooks: bool = False) -> str:
-    """Decode a few random tokens both ways, and say how they differ; empty if they agree.
+def _probe(bridge: TransformerBridge, split: int, lengths: range, *, hooks: bool = False) -> str:
+    """Decode random tokens both ways, and say how they differ; empty if they agree.
 
     Two prompts, one of them padded, read in chunks, clean and under a patch; and under the user's
-    temporary `hooks`, or without them. Under hooks, the clean rows must also be what they are in a
-    call without a patch.
+    temporary `hooks`, or without them. At first and at last they are compared with a run of the
+    text so far, and under hooks the clean rows also with a call without a patch. In between, the
+    clean prompt without padding is compared with one run of the whole text.
     """
     generator, device = torch.Generator().manual_seed(0), bridge.cfg.device
-    tokens = torch.randint(int(bridge.cfg.d_vocab), (2, 9), generator=generator).to(device)
+    size = (2, lengths[-1])
+    tokens = torch.randint(int(bridge.cfg.d_vocab), size, generator=generator).to(device)
     first = torch.tensor([0, 2], device=device)
     twice = torch.tensor([0, 1, 0, 1], device=device)
     patch = NextTokenPatch(layer=split, strength=0.5, scale="norm", embedding="W_U")
@@ -134,22 +164,28 @@ def _probe(bridge: TransformerBridge, split: int, *, hooks: bool = False) -> str
     set_aside = () if hooks else bridge.hook_points()
     with torch.no_grad(), without_hooks(set_aside):
         patches = PatchBatch.of_prompts([None, patch.bind(bridge)], 2)
-        cached = CachedDecoder(bridge, patches, chunk_size=4)
+        cached = CachedDecoder(bridge, patches, chunk_size=lengths.start // 2 + 1)
         recomputed = RecomputingDecoder(bridge, patches)
         plain = PatchBatch.of_prompts([None], 2)
-        alone = CachedDecoder(bridge, plain, chunk_size=9) if hooks else None
-        for length in range(7, 10):
+        alone = CachedDecoder(bridge, plain, chunk_size=lengths.start) if hooks else None
+        whole = bridge(tokens[:1])[0] if len(lengths) > len(_FEW) else None
+        for length in lengths:
             known = tokens[:, :length]
             text = KnownText(known, first, length - first, None, torch.zeros_like(first))
+            at_first = length < lengths.start + len(_FEW)
             try:
-                clean = None if alone is None else alone.logits(text)
+                clean = alone.logits(text) if alone is not None and at_first else None
                 text = select_rows(text, twice)
                 found = cached.logits(text)
             except REFUSALS as error:  # or errors of hooks that are made for longer texts
                 if isinstance(error, CacheError) or lacks_memory(error):
                     raise
                 return f"it fails with {type(error).__name__}: {error}"
-            expected = recomputed.logits(text)
+            if at_first or length == lengths[-1]:
+                expected = recomputed.logits(text)
+            else:
+                assert whole is not None
+                found, expected = found[:1], whole[length - 1 : length]
             if clean is not None:
                 found, expected = torch.cat([found, found[:2]]), torch.cat([expected, clean])
             found, expected = found[:, possible], expected[:, possible]

@@ -156,13 +156,71 @@ def test_a_hook_that_goes_by_column_above_the_patch_gets_whole_texts(fn):
     assert out.tokens.tolist() == expected
 
 
+def late(resid, hook):
+    """Acts beyond the few tokens that are enough to try a decoder on most models."""
+    return torch.cat([resid[:, :12], steer(resid[:, 12:], hook)], dim=1)
+
+
+def at_twelve(resid, hook):
+    return torch.cat([resid[:, :12], -resid[:, 12:13], resid[:, 13:]], dim=1)
+
+
+@pytest.mark.parametrize("patch", [None, PATCH])
+@pytest.mark.parametrize("fn", [late, at_twelve])
+def test_a_permanent_hook_may_act_at_any_column(fn, patch):
+    bridge, prompts = tiny_bridge("llama"), [PROMPTS[0]]
+    bridge.blocks[2].hook_resid_post.add_perma_hook(fn)  # the last: no later column sees it
+    with float64_softmax():
+        expected = naive_tokens(bridge, prompts, patch, 12)
+        with pytest.warns(UserWarning, match="on texts of up to 32 tokens.*recomputed"):
+            out = li.generate(bridge, prompts, patch, **OPTIONS | {"max_new_tokens": 12})
+    assert out.tokens.tolist() == expected
+
+
+@pytest.mark.parametrize("fn", [late, at_twelve])
+def test_a_temporary_hook_above_the_patch_may_act_at_any_column(fn):
+    bridge, prompts = tiny_bridge("llama"), [PROMPTS[0]]
+    with bridge.hooks(fwd_hooks=[("blocks.2.hook_resid_post", fn)]), float64_softmax():
+        expected = naive_tokens(bridge, prompts, PATCH, 12)
+        with pytest.warns(UserWarning, match="under the hooks on it logits differ.*recomputed"):
+            out = li.generate(bridge, prompts, PATCH, **OPTIONS | {"max_new_tokens": 12})
+    assert out.tokens.tolist() == expected
+
+
+def test_a_window_that_the_model_ignores_is_found_where_it_would_matter():
+    bridge, tokens = tiny_bridge("llama", sliding_window=12), torch.arange(4, 34)[None]
+    nothing = replace(PATCH, strength=0.0)
+    with float64_softmax(), left_as_found(bridge):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
+        with pytest.warns(UserWarning, match="beyond its window of 12 tokens.*recomputed"):
+            out = li.generate(bridge, PROMPTS, PATCH, **OPTIONS | {"max_new_tokens": 12})
+        assert out.tokens.tolist() == naive_tokens(bridge, PROMPTS, PATCH, 12)
+        with pytest.warns(UserWarning, match="does not run two copies|is not exact"):
+            (logits,) = li.teacher_forced_logits(bridge, tokens, nothing)
+        torch.testing.assert_close(logits, bridge(tokens)[0], rtol=0, atol=1e-9)
+
+
+def test_a_window_that_the_model_heeds_is_no_reason_to_recompute():
+    bridge = tiny_bridge("mistral", sliding_window=12)
+    with float64_softmax(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        out = li.generate(bridge, PROMPTS, PATCH, **OPTIONS | {"max_new_tokens": 12})
+        assert out.tokens.tolist() == naive_tokens(bridge, PROMPTS, PATCH, 12)
+
+
 def test_a_hook_that_treats_positions_alike_is_no_reason_to_recompute():
     bridge = tiny_bridge("llama")
     with warnings.catch_warnings(), float64_softmax():
         warnings.simplefilter("error")
         with bridge.hooks(fwd_hooks=[("blocks.2.hook_resid_post", steer)]):
-            out = li.generate(bridge, PROMPTS[:1], PATCH, **OPTIONS)
-            assert out.tokens.tolist() == naive_tokens(bridge, PROMPTS[:1], PATCH, 5)
+            longer = OPTIONS | {"max_new_tokens": 12}
+            out = li.generate(bridge, PROMPTS[:1], PATCH, **longer)
+            assert out.tokens.tolist() == naive_tokens(bridge, PROMPTS[:1], PATCH, 12)
+        bridge.blocks[0].hook_resid_post.add_perma_hook(steer)
+        out = li.generate(bridge, PROMPTS[:1], PATCH, **longer)
+        assert out.tokens.tolist() == naive_tokens(bridge, PROMPTS[:1], PATCH, 12)
         # Below the patch each step has one column, as without one, and any hook will do.
         with bridge.hooks(fwd_hooks=[("blocks.0.hook_resid_pre", new_only)]):
             li.generate(bridge, PROMPTS[:1], PATCH, **OPTIONS)
