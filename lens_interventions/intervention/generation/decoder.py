@@ -75,7 +75,8 @@ def decoder(
         # The stream without a patch runs all blocks together, and needs a trial of its own.
         problem = problem or _cached_decoding_problem(bridge, 0, length)
     if not problem and patches.layers and _is_hooked_from(bridge, patches.layers[0]):
-        found = _probe(bridge, split, _lengths_to(length), hooks=True)
+        with slow_check("whether decoding with a cache is exact under the hooks on the model"):
+            found = _probe(bridge, split, _lengths_to(length), hooks=True)
         problem = f"under the hooks on it {found}" if found else ""
     if not problem:
         kind = DecoderBesideUnpatched if patches.reads_unpatched else CachedDecoder
