@@ -74,7 +74,7 @@ def run_learned() -> Result:
 
 
 @pytest.mark.parametrize("run", [run_copying, run_loops, run_learned])
-def test_every_experiment_runs_and_reports_it(run: Callable[[], Result]) -> None:
+def test_each_of_them_runs_and_reports_it(run: Callable[[], Result]) -> None:
     result = run()
     assert "second" in set(result.to_dataframe()["source"])
     assert "second" in str(result.figures().values())

@@ -130,9 +130,8 @@ def _cached_decoding_problem(bridge: TransformerBridge, split: int, length: int)
         end = min(window + 2, int(bridge.cfg.n_ctx))
         problem = tried(range(end - 1, end + 1), f" on texts beyond its window of {window} tokens")
     if not problem and lasting_hooks(bridge) and length >= _FEW.stop:
-        # Another length is tried anew, and soon every one would be.
-        end = min(2 ** (length - 1).bit_length(), int(bridge.cfg.n_ctx))
-        problem = tried(_lengths_to(end), f" on texts of up to {end} tokens")
+        # No longer than asked for: a hook may be made for texts of a certain length.
+        problem = tried(_lengths_to(length), f" on texts of up to {length} tokens")
     return problem
 
 

@@ -172,8 +172,23 @@ def test_a_permanent_hook_may_act_at_any_column(fn, patch):
     bridge.blocks[2].hook_resid_post.add_perma_hook(fn)  # the last: no later column sees it
     with float64_softmax():
         expected = naive_tokens(bridge, prompts, patch, 12)
-        with pytest.warns(UserWarning, match="on texts of up to 32 tokens.*recomputed"):
+        with pytest.warns(UserWarning, match=r"on texts of up to \d+ tokens.*recomputed"):
             out = li.generate(bridge, prompts, patch, **OPTIONS | {"max_new_tokens": 12})
+    assert out.tokens.tolist() == expected
+
+
+def test_a_permanent_hook_may_know_no_more_columns_than_come_up():
+    bridge, prompts = tiny_bridge("llama"), [PROMPTS[0]]
+    steered = torch.arange(len(PROMPTS[0]) + 12)[:, None] >= 12
+
+    def in_some_columns(resid, hook):
+        return resid + steered[: resid.shape[1]] * torch.linspace(-1, 1, 32, dtype=resid.dtype)
+
+    bridge.blocks[2].hook_resid_post.add_perma_hook(in_some_columns)
+    with float64_softmax():
+        expected = naive_tokens(bridge, prompts, PATCH, 12)
+        with pytest.warns(UserWarning, match=r"on texts of up to \d+ tokens.*recomputed"):
+            out = li.generate(bridge, prompts, PATCH, **OPTIONS | {"max_new_tokens": 12})
     assert out.tokens.tolist() == expected
 
 
