@@ -16,8 +16,9 @@ from torch import Tensor
 from transformer_lens import ActivationCache
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..model.attention_points import attention_points
 from ..model.exclusive import exclusive
-from ..model.hooks import hooks_as_found, last_logits_only, missing_hooks
+from ..model.hooks import hooks_as_found, last_logits_only
 from ..model.points import FINAL, hook_name
 from ..model.precision import at_least_float32, is_half
 from ..model.product import product_dtype
@@ -163,18 +164,13 @@ def _with_heads(
     parts: Mapping[str, Float[Tensor, "batch pos d_model"]],
 ) -> dict[str, Float[Tensor, "batch pos d_model"]]:
     """The same with the heads of each attention layer, and their bias, in its place."""
-    architecture = bridge.cfg.architecture
-    missing = missing_hooks(bridge, [f"blocks.{i}.attn.hook_z" for i in range(len(bridge.blocks))])
-    if missing:
-        raise NotImplementedError(
-            f"{architecture} has no {missing[0]}, so its attention cannot be split into heads"
-        )
+    points = attention_points(bridge, "z", range(len(bridge.blocks)))
     # Where values are of another width than keys, as in multi-head latent attention.
-    found, own = cache["blocks.0.attn.hook_z"].shape[-2], int(bridge.cfg.n_heads)
+    found, own = cache[points[0]].shape[-2], int(bridge.cfg.n_heads)
     if found != own:
         raise NotImplementedError(
-            f"TransformerLens takes the attention of {architecture} apart into {found} heads, and "
-            f"it has {own}: leave heads out"
+            f"TransformerLens takes the attention of {bridge.cfg.architecture} apart into {found} "
+            f"heads, and it has {own}: leave heads out"
         )
     of_heads, names = cache.stack_head_results(return_labels=True)
     by_layer: dict[str, dict[str, Tensor]] = {}

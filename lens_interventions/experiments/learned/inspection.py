@@ -11,8 +11,9 @@ from transformer_lens.model_bridge import TransformerBridge
 from ...drawing.labels import visible
 from ...intervention.learned_write import LearnedWrite
 from ...intervention.teacher_forcing.log_probs import teacher_forced_log_probs
+from ...model.attention_points import attention_points, has_attention_points
 from ...model.embedding import embedding
-from ...model.hooks import hooked, keep, missing_hooks
+from ...model.hooks import hooked, keep
 from ...model.readout import readout
 from ..design.kept_writes import decoded_write
 from ..design.sequences import TokenSequence
@@ -180,8 +181,7 @@ def measure_ablation(bridge: TransformerBridge, write: Values, sequence: Values)
 
 def shows_attention(bridge: TransformerBridge, layer: int) -> bool:
     """Whether the model's attention can be read from a layer up."""
-    layers = range(layer, int(bridge.cfg.n_layers))
-    return not missing_hooks(bridge, [f"blocks.{i}.attn.hook_pattern" for i in layers])
+    return has_attention_points(bridge, "pattern", range(layer, int(bridge.cfg.n_layers)))
 
 
 def _last_patterns(
@@ -198,7 +198,8 @@ def _last_patterns(
     def of_last(pattern: Tensor) -> Tensor:
         return pattern[rows, :, lengths - 1].float()
 
-    places = [(f"blocks.{layer}.attn.hook_pattern", keep(kept, layer, of_last)) for layer in layers]
+    names = attention_points(bridge, "pattern", layers)
+    places = [(name, keep(kept, i, of_last)) for i, name in zip(layers, names, strict=True)]
     with hooked(bridge, [*hooks, *places]):
         bridge(tokens, return_type=None)
     return [kept[layer] for layer in layers]

@@ -9,7 +9,8 @@ from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_integers
-from ...model.hooks import capture, keep, missing_hooks
+from ...model.attention_points import attention_points
+from ...model.hooks import capture, keep
 from ...model.partial_run import run_late_rows
 from ...model.points import hook_name, layer_label
 from ...model.readout import readout
@@ -50,7 +51,7 @@ def head_scores(bridge: TransformerBridge) -> HeadScores:
 
 
 def _attention_scores(bridge: TransformerBridge) -> tuple[ByHead, ByHead]:
-    names = _points(bridge, "attn.hook_pattern")
+    names = attention_points(bridge, "pattern", range(int(bridge.cfg.n_layers)))
     said = min(_SAID, int(bridge.cfg.n_ctx) // 2)
     part = _random_tokens(bridge, said * _TEXTS).view(_TEXTS, said)
     patterns = capture(bridge, torch.cat([part, part], dim=1), names)
@@ -70,7 +71,8 @@ def _copying(bridge: TransformerBridge) -> ByHead:
     A token is represented by what block 0 makes of it alone. A head can attend to nothing else in a
     text of one token, so its output is the path itself.
     """
-    mixed, written = _points(bridge, "attn.hook_z"), _points(bridge, "hook_attn_out")
+    layers = range(int(bridge.cfg.n_layers))
+    mixed, written = (attention_points(bridge, point, layers) for point in ("z", "out"))
     tokens = _random_tokens(bridge, _ATTENDED).unique()
     (alone,) = capture(bridge, tokens[:, None], [hook_name(layer_label(1, len(mixed)), len(mixed))])
     read, n_heads = readout(bridge), int(bridge.cfg.n_heads)
@@ -114,14 +116,3 @@ def _own_logit(
 def _random_tokens(bridge: TransformerBridge, n: int) -> Int[Tensor, " token"]:
     counter = torch.arange(n, device=bridge.cfg.device)
     return random_integers(int(bridge.cfg.d_vocab), 0, counter)
-
-
-def _points(bridge: TransformerBridge, name: str) -> list[str]:
-    """The hooks with this name, one for each layer."""
-    names = [f"blocks.{layer}.{name}" for layer in range(int(bridge.cfg.n_layers))]
-    missing = missing_hooks(bridge, names)
-    if missing:
-        raise NotImplementedError(
-            f"{bridge.cfg.architecture} has no {missing[0]}: its heads cannot be told apart there"
-        )
-    return names

@@ -18,8 +18,9 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.attention_points import attention_points
 from ...model.capabilities import recall
-from ...model.hooks import Hook, HookFunction, change_layers, missing_hooks
+from ...model.hooks import Hook, HookFunction, change_layers
 from ...model.partial_run import run_late_blocks, run_late_rows
 from ..bound_patch import BoundPatch
 from ..known_text import KnownText
@@ -158,14 +159,8 @@ def key_value_points(bridge: TransformerBridge, layers: Sequence[int]) -> list[t
 
     Raises `NotImplementedError` for a layer whose attention has none.
     """
-    names = [(f"blocks.{i}.attn.hook_k", f"blocks.{i}.attn.hook_v") for i in layers]
-    missing = missing_hooks(bridge, [name for pair in names for name in pair])
-    if missing:
-        raise NotImplementedError(
-            f"{bridge.cfg.architecture} has no {missing[0]}: its keys and values cannot be told "
-            "apart there"
-        )
-    return names
+    keys, values = (attention_points(bridge, point, layers) for point in ("k", "v"))
+    return list(zip(keys, values, strict=True))
 
 
 def _patching(
