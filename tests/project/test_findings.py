@@ -159,6 +159,7 @@ def intervals_of(run):
         "…/increment",
         "increment-longer",
         "increment-rank-8",
+        "increment-centred",
         "increment-penalties",
         "increment-smaller-penalties",
         "…/reader",
@@ -255,6 +256,7 @@ SMOLLM2, GEMMA = "smollm2-135m-instruct/", "gemma-3-270m/"
 READER, INCREMENT = "## A reader that adapts", "## An increment on a base"
 LONGER_INCREMENT = "## An increment trained for longer"
 SMALLER_INCREMENT = "## An increment of rank 8"
+CENTRED_INCREMENT = "## An increment with centred embeddings"
 PENALISED_INCREMENT = "## An increment with penalties"
 LESS_PENALISED_INCREMENT = "## An increment with smaller penalties"
 MLP_READER = "## A reader whose MLPs adapt too"
@@ -269,6 +271,7 @@ MLP_READER = "## A reader whose MLPs adapt too"
         (SMOLLM2 + "increment", "trained", INCREMENT, ("source", "true"), "base"),
         ("increment-longer", "trained", LONGER_INCREMENT, ("source", "true"), "base"),
         ("increment-rank-8", "trained", SMALLER_INCREMENT, ("source", "true"), "base"),
+        ("increment-centred", "trained", CENTRED_INCREMENT, ("source", "true"), "base"),
         ("increment-penalties", "trained", PENALISED_INCREMENT, ("source", "true"), "base"),
         (
             "increment-smaller-penalties",
