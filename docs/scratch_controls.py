@@ -69,10 +69,13 @@ SIX_SEEDS = {
 
 WRITTEN = {
     "2 / 1, 5,000 steps": (2, ("scratch-depth", "scratch-depth-previous")),
+    "4 / 1, 5,000 steps": (4, ("scratch-second-block",)),
     "4 / 2, 5,000 steps": (4, ("scratch-depth", "scratch-depth-previous")),
     "4 / 3, 5,000 steps, six seeds": (4, SIX_SEEDS["the last of four blocks"]),
+    "6 / 3, 5,000 steps": (6, ("scratch-six-blocks", "scratch-deeper-previous")),
     "6 / 5, 5,000 steps, six seeds": (6, SIX_SEEDS["the last of six blocks"]),
     "6 / 5, 10,000 steps, six seeds": (6, ("scratch-last-of-six-twice",)),
+    "8 / 4, 5,000 steps": (8, ("scratch-eight-blocks", "scratch-deeper-previous")),
     "2 / 1, 15,000 steps, six seeds": (2, ("scratch-loops",)),
     "4 / 2, 15,000 steps, four seeds": (4, ("scratch-four-blocks-longer",)),
 }
