@@ -1,7 +1,7 @@
 """How often the intervals of verdicts hold, by simulation.
 
 `python docs/coverage.py` draws samples whose means are known, makes the library's 95% intervals of
-them, and prints the table of docs/concepts/statistics.md: the share of samples whose interval has
+them, and prints the table of docs/concepts/verdicts.md: the share of samples whose interval has
 the true value inside. Differences are normal, or as skewed as an exponential variable. Cells of a
 grid, and comparisons with several controls, share half of their variance.
 """

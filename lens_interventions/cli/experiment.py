@@ -62,14 +62,15 @@ def experiment(
     text: Annotated[
         list[str] | None,
         typer.Option(
-            help="For copying only: a text file, or dataset:NAME:COLUMN, to read instead of the "
-            "preset's natural text. May be given several times. The question on later repeats of "
+            help="For copying only: text to read instead of the preset's natural text. A "
+            "plain-text file with blank lines between documents, a .jsonl file, or "
+            "dataset:NAME:COLUMN. May be given several times. The question on later repeats of "
             "surprising tokens still reads docstrings."
         ),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="How many processes share the work.")] = 1,
 ) -> None:
-    """Run an experiment, such as whether it helps a model to see the true next token.
+    """Run an experiment: copying asks whether seeing the true next token helps a model to copy.
 
     If you stop it, the same command continues from there, and ends with the same numbers.
     """

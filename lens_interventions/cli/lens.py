@@ -50,7 +50,10 @@ def lens(
     ] = "top1",
     layers: Annotated[
         str | None,
-        typer.Option(help="Layers to read: a range like 0:30:2, or a list like 0,5,final."),
+        typer.Option(
+            help="Layers to read: a range like 0:30:2, without the output, or a list like "
+            "0,5,final."
+        ),
     ] = None,
     positions: Annotated[
         str | None,

@@ -23,8 +23,8 @@ SCALES = ("raw", "norm", "deviation")
 EMBEDDINGS = ("W_E", "W_E_centred", "W_U", "lens")
 GATES = ("lens", "output")
 SCALE_HELP = (
-    "raw; norm: as long as the residual that it replaces; or deviation: as long as that residual's "
-    "distance from the layer's mean."
+    "raw; norm: as long as the residual that is written to; or deviation: as long as its distance "
+    "from the layer's mean."
 )
 
 NO_LENS = "--embedding lens needs --lens, a file from fit-lens"
@@ -52,8 +52,8 @@ Strength = Annotated[
     typer.Option(
         "--strength",
         callback=finite,
-        help="0 changes nothing; 1 interpolates all the way, and writes what --write learned. "
-        "The default with --write is 1.",
+        help="0 changes nothing. In mode interpolate, 1 replaces the residual. With --write, 1 "
+        "writes what was learned, and is the default.",
     ),
 ]
 Write = Annotated[

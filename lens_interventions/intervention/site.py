@@ -72,14 +72,16 @@ class PatchSite:
         return self.text.at(self.position + 1)
 
     def token_at(self, position: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
-        """`x[position]`, with a position for each row.
+        """`x[position]`, with a position for each row; -1 before the text.
+
+        A source that returns -1 writes nothing there. -1 has no embedding.
 
         Raises `ValueError` if a position lies after the row's next token, since reading it would
         leak.
         """
         if ((position > self.position + 1) & self.known).any():
             raise ValueError("a source may read tokens up to i + 1, not beyond: that would leak")
-        return self.text.at(position)
+        return self.text.at(position).where(position >= 0, -1)
 
     @cached_property
     def log_probs(self) -> Float[Tensor, "batch pos d_vocab"]:

@@ -100,7 +100,7 @@ def direction(site: "PatchSite") -> "Tensor":
 
 def previous(site: "PatchSite") -> "Tensor":
     """The token before, `x[i-1]`, `[batch, pos]`. Position 0 has none and is not patched."""
-    return site.token_at(site.position - 1).where(site.position > 0, -1)
+    return site.token_at(site.position - 1)
 
 
 def average(site: "PatchSite") -> "Tensor":

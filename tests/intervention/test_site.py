@@ -27,6 +27,17 @@ def test_a_source_that_looks_ahead_is_refused(llama, tokens):
         li.teacher_forced_logits(llama, tokens, patch)
 
 
+@torch.no_grad()
+def test_nothing_is_written_where_a_source_looks_before_the_text(llama, tokens):
+    patch = NextTokenPatch(
+        layer=1, strength=1.0, source=lambda site: site.token_at(site.position - 2)
+    )
+    beginning = li.teacher_forced_logits(llama, tokens[:, :3], patch)
+    close(beginning, li.teacher_forced_logits(llama, tokens[:, :3], None))
+    whole = li.teacher_forced_logits(llama, tokens, patch)
+    assert (whole[:, 3] - llama(tokens)[:, 3]).abs().max() > 0.01
+
+
 def across_rows(site):
     return site.next_tokens.roll(-1, 1)
 

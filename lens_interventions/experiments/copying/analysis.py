@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from ...drawing.labels import capital
+from ...drawing.labels import capital, counted
 from ...measures.behaviour import bin_by
 from ..design.comparisons import (
     Comparison,
@@ -202,14 +202,15 @@ def _method(
     (limit,) = limits[limits["question"] == question.name].to_dict("records")
     said = (
         f"{capital(question.material)}; "
-        f"{int(totals.counts.sum())} predictions in {totals.n_clusters} "
-        f"clusters of the part that reports, which are resampled. Cell chosen{selected} on the "
-        f"part that selects: {choice.cell}. {said_of(comparison, 'nats')}"
+        f"{counted(int(totals.counts.sum()), 'prediction')} in "
+        f"{counted(totals.n_clusters, 'cluster')} of the report half; clusters are resampled. "
+        f"Cell chosen{selected} on the selection half: {choice.cell}. "
+        f"{said_of(comparison, 'nats')}"
     )
     if math.isfinite(limit["bound"]):
         said += (
             f" No cell of the grid gains more than {limit['bound']:.2g} nats over no patch (all "
-            f"{limit['cells']} cells at once, on the part that selects)."
+            f"{limit['cells']} cells at once, on the selection half)."
         )
     return said
 

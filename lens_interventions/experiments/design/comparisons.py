@@ -271,14 +271,14 @@ def with_holm_over_questions(rows: pd.DataFrame) -> pd.DataFrame:
 def said_of(comparison: Comparison, units: str) -> str:
     """Each contrast of a comparison in words, and the power it had."""
     each = "; ".join(
-        f"{arm_label(arm)}: {contrast.interval} (p = {contrast.p_value:.2g})"
+        f"{arm_label(arm)}, {contrast.interval} (p = {contrast.p_value:.2g})"
         for arm, contrast in comparison.contrasts.items()
     )
-    said = f"True source minus {each}."
+    said = f"True source minus each of these: {each}."
     if comparison.smallest_visible is not None:
         visible = f"{comparison.smallest_visible:.2g} {units}".strip()
         said += (
             f" A single test at {percent(1 - comparison.joint.level)}, before any correction, had "
-            f"80% power for a lead of {visible}, by {comparison.visible_by}."
+            f"80% power for a lead of {visible}, estimated from {comparison.visible_by}."
         )
     return said
