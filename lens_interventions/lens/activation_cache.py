@@ -24,6 +24,8 @@ def cached_batch(
 ) -> TokenBatch:
     """The tokens that a cache was made from: the given ones, or else those that it holds.
 
+    Without `tokens`, attention patterns alone show that a cache holds only some positions.
+
     Raises `ValueError` if there are neither, if the cache holds other tokens than the given ones or
     only some of their positions, or if it alone has the ids and a conversion may have rounded them.
     """
@@ -38,6 +40,13 @@ def cached_batch(
                 f"the cache holds the token ids as {held.dtype}, which may have rounded them: pass "
                 "them as tokens="
             )
+        keys = [
+            pattern.shape[-1]
+            for name, pattern in cache.cache_dict.items()
+            if name.endswith(".attn.hook_pattern")
+        ]
+        if keys and max(keys) > held.shape[-1]:
+            raise _some_positions(held.shape[-1], max(keys))
         tokens = held
     batch = token_batch(bridge, tokens, attention_mask=attention_mask)
     if held is not None:
@@ -45,16 +54,20 @@ def cached_batch(
         given = batch.tokens.to(held.dtype)
         held = torch.atleast_2d(held).to(given.device)
         if _is_part(held, given):
-            raise ValueError(
-                f"the cache holds {held.shape[1]} of {given.shape[1]} positions: a cache must hold "
-                "them all, so make it without pos_slice"
-            )
+            raise _some_positions(held.shape[1], given.shape[1])
         if held.shape != given.shape or ((held != given) & batch.mask).any():
             raise ValueError(
                 "the cache was made from other tokens than those given: leave out tokens=, as it "
                 "holds its own"
             )
     return batch
+
+
+def _some_positions(n: int, of: int) -> ValueError:
+    return ValueError(
+        f"the cache holds {n} of {of} positions: a cache must hold them all, so make it without "
+        "pos_slice"
+    )
 
 
 def _is_part(held: Shaped[Tensor, "batch some"], given: Shaped[Tensor, "batch pos"]) -> bool:

@@ -78,16 +78,12 @@ def _selection(positions: Any) -> Slice:
     )
     if positions is None or isinstance(positions, Slice):
         return Slice.unwrap(positions)
-    if isinstance(positions, slice):
-        positions = (positions.start, positions.stop, positions.step)
     try:
+        if isinstance(positions, slice):
+            read = whole_range(positions)
+            return Slice((read.start, read.stop, read.step))
         if isinstance(positions, tuple):  # which is a slice to TransformerLens
-            parts = [part if part is None else whole_numbers([part])[0] for part in positions]
-            if any(step is not None and step < 1 for step in parts[2:]):
-                raise ValueError(
-                    f"positions are read forwards: the step must be at least 1, got {parts[2]}"
-                )
-            return Slice(tuple(parts))  # type: ignore[arg-type]
+            return Slice(_range_parts(positions))  # type: ignore[arg-type]
         numbers = list(positions) if isinstance(positions, range) else python_numbers(positions)
         unlisted = isinstance(numbers, str | bytes | Set | Mapping | Iterator)
         if unlisted or getattr(positions, "ndim", 1) > 1:
@@ -99,6 +95,21 @@ def _selection(positions: Any) -> Slice:
         return Slice(np.array(whole_numbers(numbers), dtype=np.int64))
     except (TypeError, OverflowError) as error:
         raise wrong from error
+
+
+def whole_range(positions: slice) -> slice:
+    """The slice with its parts as numbers of Python.
+
+    Raises `TypeError` for parts that are no whole numbers, and `ValueError` for a step below 1.
+    """
+    return slice(*_range_parts((positions.start, positions.stop, positions.step)))
+
+
+def _range_parts(parts: tuple[Any, ...]) -> tuple[int | None, ...]:
+    read = tuple(part if part is None else whole_numbers([part])[0] for part in parts)
+    if any(step is not None and step < 1 for step in read[2:]):
+        raise ValueError(f"positions are read forwards: the step must be at least 1, got {read[2]}")
+    return read
 
 
 def following_tokens(

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from .._files import load_tensors, restored, save_tensors
 from ..drawing.theme import ThemeName
+from .cells import whole_range
 from .commitment import Commitment, find_commitment
-from .figures.grid import Grid, make_grid
+from .figures.grid import Grid, make_grid, watched_names
 from .figures.heatmap import draw_heatmap
 from .selection import at_columns, of_prompts, require_prompt
 from .statistics import STATISTICS
@@ -65,9 +66,16 @@ class Trajectory(TrajectoryFields):
         )
 
     def __getitem__(self, positions: slice | SupportsIndex) -> "Trajectory":
-        """The same trajectory at a range of its columns, or at one (which keeps its axis)."""
+        """The same trajectory at a range of its columns, or at one (which keeps its axis).
+
+        Raises `TypeError` for anything else, `ValueError` for a range that is not read forwards,
+        and `IndexError` for a column that there is not.
+        """
         try:
-            at = positions if isinstance(positions, slice) else operator.index(positions)
+            if isinstance(positions, slice):
+                at: slice | int = whole_range(positions)
+            else:
+                at = operator.index(positions)
         except TypeError as error:
             raise TypeError(
                 f"a trajectory is indexed by one position or a slice of them, got {positions!r}: "
@@ -154,7 +162,7 @@ class Trajectory(TrajectoryFields):
             if tensor.ndim == 3:
                 columns[name] = tensor[cell].numpy()
             elif name in ("watched_rank", "watched_log_prob"):
-                for i, text in enumerate(self._watched_names()):
+                for i, text in enumerate(watched_names(self.watched, self.vocab)):
                     columns[f"{name}[{text}]"] = tensor[..., i][cell].numpy()
         for name, statistic in STATISTICS.items():
             if statistic.kind == "agrees":
@@ -190,13 +198,6 @@ class Trajectory(TrajectoryFields):
                 "log_prob": self.top_log_probs[cell].numpy(),
             }
         )
-
-    def _watched_names(self) -> list[str]:
-        # All pieces of a character read as the same replacement character. A token that is watched
-        # twice has one name.
-        texts = [self.vocab[token] for token in set(self.watched)]
-        names = ((self.vocab[token], token) for token in self.watched)
-        return [text if texts.count(text) == 1 else f"{text} {token}" for text, token in names]
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file: the tensors, and the rest as JSON in its header.

@@ -76,7 +76,8 @@ class Matching:
             rows = read.weight[ids]
             divided = ((rows - centre) / _lengths(read, rows)).float()
             total += as_double(divided).sum(0)
-            products += as_double(divided.T @ divided)
+            with torch.autocast(divided.device.type, enabled=False):
+                products += as_double(divided.T @ divided)
         mean = total / len(tokens)
         covariance = products / len(tokens) - mean[:, None] * mean
         if not covariance.isfinite().all():

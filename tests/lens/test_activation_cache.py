@@ -109,6 +109,8 @@ def test_a_cache_of_some_positions_is_refused_by_what_it_lacks():
     _, cache = bridge.run_with_cache(TOKENS, pos_slice=slice(1, 4))
     with pytest.raises(ValueError, match=r"holds 3 of 12 positions: .* without pos_slice"):
         logit_lens(bridge, cache, tokens=TOKENS)
+    with pytest.raises(ValueError, match=r"holds 3 of 12 positions: .* without pos_slice"):
+        logit_lens(bridge, cache)
     with pytest.raises(ValueError, match="made from other tokens"):
         logit_lens(bridge, cache, tokens=TOKENS.flip(1))
 

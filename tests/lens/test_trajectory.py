@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lens_interventions import plots
 from lens_interventions.lens.logit_lens import logit_lens
 from lens_interventions.lens.trajectory import Trajectory
 from tests.support.tiny import shared_bridge
@@ -140,6 +141,15 @@ def test_any_index_takes_a_column(trajectory):
         assert torch.equal(trajectory[index].tokens, trajectory.tokens[:, 3:4])
 
 
+def test_a_range_of_columns_is_read_forwards(trajectory):
+    assert torch.equal(trajectory[np.int64(1) : 6 : 2].tokens, trajectory.tokens[:, 1:6:2])
+    for step in (-1, 0):
+        with pytest.raises(ValueError, match=f"the step must be at least 1, got {step}"):
+            trajectory[::step]
+    with pytest.raises(TypeError, match="indexed by one position or a slice of them"):
+        trajectory["a":]
+
+
 def test_watched_tokens_that_read_the_same_keep_columns_of_their_own():
     bridge = shared_bridge("llama")
     watching = logit_lens(bridge, [4, 5, 6], watch=[7, 8, 9])
@@ -148,6 +158,9 @@ def test_watched_tokens_that_read_the_same_keep_columns_of_their_own():
     for i, name in enumerate(["\ufffd 7", "\ufffd 8", watching.vocab[9]]):
         expected = watching.watched_rank[..., i].flatten().numpy()
         assert (frame[f"watched_rank[{name}]"] == expected).all()
+    assert "\ufffd 8" in alike.plot("watched_rank", token=8).layout.title.text
+    curves = plots.plot_position(alike, -1, ["watched_rank"]).data
+    assert len({curve.name for curve in curves}) == len(curves)
 
 
 def test_agreements_follow_the_ranks(trajectory):

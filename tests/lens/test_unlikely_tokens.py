@@ -86,6 +86,14 @@ def test_random_directions_are_as_long_as_those_of_tokens_and_lie_among_them():
     assert float((random.directions @ outside.T).abs().max()) < 0.01
 
 
+def test_random_directions_are_the_same_under_autocast():
+    read = readout(tiny_bridge("llama"))
+    _, expected = Matching.of(read).draw(112, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, found = Matching.of(read).draw(112, 0)
+    torch.testing.assert_close(found.read.weight, expected.read.weight)
+
+
 def test_random_directions_vary_as_those_of_tokens():
     bridge = tiny_bridge("llama")
     spread = torch.linspace(0.2, 3, 32)

@@ -260,7 +260,8 @@ def test_power_is_the_shift_that_a_test_sees_four_times_in_five():
 def test_verdicts_read_as_sentences():
     null = verdict(interval(-0.04, 0.04), smallest_effect=0.05, lower_is_better=True, units="nats")
     assert str(null) == (
-        "no effect larger than 0.05 nats: 0 [-0.04, 0.04] (95% BCa, n = 64), nats, below 0 is better"
+        "no effect larger than 0.05 nats: 0 [-0.04, 0.04] (95% BCa, n = 64), nats, below 0 is "
+        "better"
     )
     helps = verdict(interval(0.1, 0.2), smallest_effect=0.05, lower_is_better=False)
     assert str(helps) == "helps: 0.15 [0.1, 0.2] (95% BCa, n = 64), above 0 is better"

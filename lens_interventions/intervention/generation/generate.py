@@ -208,7 +208,7 @@ def generate(
                 streams.append(dict(running.recorded))
             bar.update()
             if callback is not None:
-                callback(step)
+                callback(step.copy())
         show_as_done(bar)
 
     tokens, log_probs, finished = _of_rows(taken, ends, n_rows)

@@ -38,6 +38,12 @@ class GenerationStep:
 
     __repr__ = summary
 
+    def copy(self) -> "GenerationStep":
+        """The same step with tensors of its own, into which a function of the user may write."""
+        return GenerationStep(
+            self.step, self.rows.clone(), self.tokens.clone(), self.log_probs.clone()
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Generation:

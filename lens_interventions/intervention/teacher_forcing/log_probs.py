@@ -64,7 +64,7 @@ def teacher_forced_log_probs(
         are read in pieces of that length, each as a separate text, which begins with the BOS token
         if the text does.
     - `overlap`: how many tokens a piece shares with the one before it, which predicts there, since
-        it has seen more. By default half of `max_length`, less the BOS token of each piece.
+        it has seen more. By default half of what a piece holds beside a BOS token.
     - `fwd_hooks`: hooks of your own in the same runs, `[(name, fn)]`, that change every position
         in the same way and independently of the others: an SAE, an ablated direction, a steering
         vector. They come before the patch at the same point. From the patched block up they get
@@ -154,7 +154,7 @@ def teacher_forced_logits(
         are read in pieces of that length, each as a separate text, which begins with the BOS token
         if the text does.
     - `overlap`: how many tokens a piece shares with the one before it, which predicts there, since
-        it has seen more. By default half of `max_length`, less the BOS token of each piece.
+        it has seen more. By default half of what a piece holds beside a BOS token.
     - `fwd_hooks`: hooks of your own in the same runs, `[(name, fn)]`, that change every position
         in the same way and independently of the others: an SAE, an ablated direction, a steering
         vector. They come before the patch at the same point. From the patched block up they get

@@ -4,7 +4,7 @@ Other modules draw it, as a figure or as a table in the terminal.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,11 +128,12 @@ def make_grid(
     if statistic not in numbers:
         raise ValueError(chosen.how_to_ask)
     texts = {id_: visible(text) for id_, text in vocab.items()}
+    watched_texts = watched_names(watched, texts)
     names = {"compare": point_name(compare_with)}
     values = numbers[statistic]
     if chosen.target == "watched":
         index = _watched_index(watched, vocab, token)
-        names["token"] = texts[watched[index]]
+        names["token"] = watched_texts[index]
         values = values[..., index]
     shown = tuple(points[row] for row in rows)
     inputs, following = (tensors[name][0].tolist() for name in ("tokens", "next_tokens"))
@@ -147,9 +148,7 @@ def make_grid(
         ),
         log_probs=numbers["top_logits"] - numbers["log_normalizer"][..., None],
         agrees=numbers["final_rank"] == 0,
-        lines=tuple(
-            _lines(chosen, numbers, compare_with, [texts[watched_id] for watched_id in watched])
-        ),
+        lines=tuple(_lines(chosen, numbers, compare_with, watched_texts)),
         points=shown,
         positions=tuple(tensors["positions"][0].tolist()),
         tokens=tuple(inputs),
@@ -157,6 +156,16 @@ def make_grid(
         outputs=tuple("" if id_ < 0 else texts[id_] for id_ in following),
         correct=right,
     )
+
+
+def watched_names(watched: Sequence[int], vocab: Mapping[int, str]) -> list[str]:
+    """The texts of watched tokens, with the id where another one has the same text.
+
+    All pieces of a character read as the same replacement character.
+    """
+    texts = [vocab[token] for token in set(watched)]  # one that is watched twice has one name
+    names = ((vocab[token], token) for token in watched)
+    return [text if texts.count(text) == 1 else f"{text} {token}" for text, token in names]
 
 
 def cells(values: Tensor) -> np.ndarray:

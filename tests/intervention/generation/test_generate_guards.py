@@ -118,6 +118,20 @@ def test_bridge_can_be_used_within_a_callback():
     assert len(seen) == 5
 
 
+def test_what_a_callback_writes_into_its_step_stays_there():
+    bridge = shared_bridge("llama")
+    expected = li.generate(bridge, PROMPTS, PATCH, **OPTIONS)
+
+    def write(step):
+        for tensor in (step.rows, step.tokens, step.log_probs):
+            tensor.fill_(1)
+
+    out = li.generate(bridge, PROMPTS, PATCH, callback=write, **OPTIONS)
+    assert torch.equal(out.tokens, expected.tokens)
+    assert torch.equal(out.log_probs, expected.log_probs)
+    assert out.texts == expected.texts
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
