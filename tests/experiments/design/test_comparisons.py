@@ -65,7 +65,7 @@ def test_a_control_that_is_as_good_is_named() -> None:
     (judged,) = verdicts_on([found], [(0.2, "nats")])
     assert judged.outcome == "no effect"
     assert judged.not_ahead_of == ("current token",)
-    assert "no patch: -0.928 [" in said_of(found, "nats")
+    assert "each of these: no patch, -0.928 [" in said_of(found, "nats")
 
 
 def test_the_truth_hurts_only_against_no_patch() -> None:
