@@ -74,7 +74,8 @@ class PatchSite:
     def token_at(self, position: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
         """`x[position]`, with a position for each row; -1 before the text.
 
-        A source that returns -1 writes nothing there. -1 has no embedding.
+        A source that returns -1 names no token there. Do not look up its embedding: as an index, -1
+        is the last token of the vocabulary.
 
         Raises `ValueError` if a position lies after the row's next token, since reading it would
         leak.

@@ -66,7 +66,7 @@ def cached_batch(
 def _some_positions(n: int, of: int) -> ValueError:
     return ValueError(
         f"the cache holds {n} of {of} positions: a cache must hold them all, so make it without "
-        "pos_slice"
+        "pos_slice, and not with keys and values of earlier tokens"
     )
 
 

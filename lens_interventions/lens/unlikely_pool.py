@@ -95,7 +95,8 @@ class Matching:
         # The process's default dtype would draw other numbers.
         shape = (len(rows), len(self.mean))
         noise = torch.randn(shape, generator=generator, dtype=torch.float32).to(self.mean)
-        drawn = self.mean + noise @ self.spread
+        with torch.autocast(noise.device.type, enabled=False):
+            drawn = self.mean + noise @ self.spread
         scale = _lengths(self.read, rows) / _lengths(self.read, self.centre + drawn)
         bias = None if self.read.bias is None else self.read.bias[ids]
         random = self.centre + drawn * scale

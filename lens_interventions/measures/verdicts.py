@@ -100,8 +100,8 @@ class Verdict:
 
     def __str__(self) -> str:
         number = f"{self.words}: {self.interval}" + (f", {self.units}" if self.units else "")
-        number += f", {'below' if self.lower_is_better else 'above'} 0 is better"
-        return number + (f", against {self.against}" if self.against else "")
+        number += f", against {self.against}" if self.against else ""
+        return f"{number}; {'below' if self.lower_is_better else 'above'} 0 helps"
 
 
 def verdict(

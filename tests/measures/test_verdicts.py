@@ -260,11 +260,10 @@ def test_power_is_the_shift_that_a_test_sees_four_times_in_five():
 def test_verdicts_read_as_sentences():
     null = verdict(interval(-0.04, 0.04), smallest_effect=0.05, lower_is_better=True, units="nats")
     assert str(null) == (
-        "no effect larger than 0.05 nats: 0 [-0.04, 0.04] (95% BCa, n = 64), nats, below 0 is "
-        "better"
+        "no effect larger than 0.05 nats: 0 [-0.04, 0.04] (95% BCa, n = 64), nats; below 0 helps"
     )
     helps = verdict(interval(0.1, 0.2), smallest_effect=0.05, lower_is_better=False)
-    assert str(helps) == "helps: 0.15 [0.1, 0.2] (95% BCa, n = 64), above 0 is better"
+    assert str(helps) == "helps: 0.15 [0.1, 0.2] (95% BCa, n = 64); above 0 helps"
     wide = verdict(
         interval(-0.1, 0.2),
         smallest_effect=0.05,
@@ -289,7 +288,9 @@ def test_verdicts_read_as_sentences():
     assert judged_jointly([(-0.06, 0.01), (-0.4, 0.04)]).words == (
         "undecided: no lead of 0.05 or more, but such harm is not ruled out"
     )
-    assert str(judged_jointly([(0.1, 0.3)])).endswith("against no patch and every control")
+    assert str(judged_jointly([(0.1, 0.3)])).endswith(
+        "against no patch and every control; above 0 helps"
+    )
     for judge in (verdict, joint_verdict):
         options = {"lower_is_better": True, "smallest_effect": 0.0}
         intervals = [interval(0.0, 1.0)]

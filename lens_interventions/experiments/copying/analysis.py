@@ -203,14 +203,14 @@ def _method(
     said = (
         f"{capital(question.material)}; "
         f"{counted(int(totals.counts.sum()), 'prediction')} in "
-        f"{counted(totals.n_clusters, 'cluster')} of the report half; clusters are resampled. "
-        f"Cell chosen{selected} on the selection half: {choice.cell}. "
+        f"{counted(totals.n_clusters, 'cluster')} of the report part; clusters are resampled. "
+        f"Cell chosen{selected} on the selection part: {choice.cell}. "
         f"{said_of(comparison, 'nats')}"
     )
     if math.isfinite(limit["bound"]):
         said += (
             f" No cell of the grid gains more than {limit['bound']:.2g} nats over no patch (all "
-            f"{limit['cells']} cells at once, on the selection half)."
+            f"{limit['cells']} cells at once, on the selection part)."
         )
     return said
 

@@ -250,7 +250,7 @@ def _method(
     return (
         f"{capital(question.material)}; {int(totals.counts.sum())} "
         f"{question.items} in {counted(clusters, 'cluster')} of the report "
-        f"half. The write, {rank} at layer {settings.layer}, was trained for {settings.steps} "
+        f"part. The write, {rank} at layer {settings.layer}, was trained for {settings.steps} "
         f"steps on {settings.corpus} with {counted(seeds, 'seed')}, and so was every "
         "control. "
         f"{resampled('Clusters', seeds)} {said_of(comparison, question.units)} True source minus "

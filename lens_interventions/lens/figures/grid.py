@@ -196,8 +196,9 @@ def _watched_index(
     for index, id_ in enumerate(watched):
         if token in (id_, vocab[id_]):
             return index
-    names = [vocab[id_] for id_ in watched]
-    raise ValueError(f"{token!r} was not watched; watched tokens are {names}")
+    raise ValueError(
+        f"{token!r} was not watched; watched tokens are {watched_names(watched, vocab)}"
+    )
 
 
 def _lines(
