@@ -2,7 +2,7 @@
 
 from .kinds import ReadableModel
 from .product import product_dtype
-from .replaced_forwards import forwards_of_user
+from .replaced_forwards import KERNELS_END, forwards_of_user, has_kernels
 from .user_hooks import has_user_hooks, lasting_hooks
 
 
@@ -18,6 +18,8 @@ def alteration(bridge: ReadableModel, *, temporary_hooks: bool = True) -> str | 
     hooked = has_user_hooks if temporary_hooks else lasting_hooks
     if hooked(bridge):
         return "there are hooks on the bridge"
+    if has_kernels(bridge):
+        return f"transformers runs kernels in place of some modules ({KERNELS_END})"
     if forwards_of_user(bridge):
         return "a module of the bridge has another forward than its class"
     if product_dtype(bridge.W_E) != bridge.W_E.dtype:

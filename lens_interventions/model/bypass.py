@@ -33,6 +33,7 @@ from .grouped_attention import GROUPED
 from .hooks import torch_hooks_as_found, without_hooks
 from .kinds import weight_dtype
 from .llama_block import LlamaBlock, has_parts, same_update
+from .replaced_forwards import replaced_forward
 from .restoration import Change
 
 # TransformerLens listens to its own components in these modules, for hooks elsewhere in the same
@@ -153,7 +154,8 @@ def _shortest(unit: _Unit, others: Mapping[int, _Unit]) -> _Unit:
 
 def _is_listened_to(module: nn.Module) -> bool:
     # A forward that was put in the place of a product is called by a `LlamaBlock` too.
-    return _is_hooked(module) or ("forward" in vars(module) and type(module) is not nn.Linear)
+    forward = None if type(module) is nn.Linear else replaced_forward(module)
+    return forward is not None or _is_hooked(module)
 
 
 def _is_hooked(module: nn.Module) -> bool:

