@@ -79,10 +79,10 @@ def refine_affine_lens(
     settings hold the best held-out KL so far, averaged over layers, at every measurement.
 
     Raises `ValueError` if the texts are too short to hold out and train, if a number of steps,
-    tokens or measurements is below 1, if the lens belongs to other weights, if products are in half
-    precision, if a hook is on the final norm or the unembedding, or inside `torch.inference_mode`,
-    or if the model was loaded there; `TypeError` if one of these numbers or the seed is not a whole
-    number, or `lens` is none.
+    tokens or measurements is below 1, if the lens belongs to other weights, if a residual is not
+    finite, if products are in half precision, if a hook is on the final norm or the unembedding, or
+    inside `torch.inference_mode`, or if the model was loaded there; `TypeError` if one of these
+    numbers or the seed is not a whole number, or `lens` is none.
     """
     require_gradients("refine_affine_lens", bridge)
     require_instance("lens", lens, AffineLens)

@@ -182,17 +182,18 @@ def input_reading(
     **Arguments:**
 
     - `probe`: a result of `fit_input_probe` on this bridge's weights.
-    - `texts`: two or more texts that the probe was not fitted to, each cut to `max_tokens`; of
-        a tensor, every row is one. They are held as tokens and read twice.
+    - `texts`: three or more texts that the probe was not fitted to, each cut to `max_tokens`; of
+        a tensor, every row is one. They are held as tokens and read twice. The share of `input` is
+        the same for both of two texts, so two would not show how far texts differ.
     - `basis`: a result of `embedding_basis`.
     - `skip_first`: leave out this many tokens at the start of each text: the first is an outlier.
         A text whose other tokens are all equal is left out too, since its stream may not vary.
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `progress`: show a progress bar over texts.
 
-    Raises `ValueError` if the probe belongs to other weights, if the basis has another width, or if
-    fewer than two texts have two different tokens after `skip_first`; `TypeError` if `texts` is one
-    text.
+    Raises `ValueError` if the probe belongs to other weights, if the basis has another width, if a
+    residual is not finite, or if fewer than three texts have two different tokens after
+    `skip_first`; `TypeError` if `texts` is one text.
     """
     require_instance("probe", probe, InputProbe)
     require_instance("basis", basis, EmbeddingBasis)
@@ -211,10 +212,10 @@ def input_reading(
         for piece in first_pieces(bridge, texts, length=max_tokens, prepend_bos=prepend_bos)
         if len(piece[skip_first:].unique()) > 1
     ]
-    if len(pieces) < 2:
+    if len(pieces) < 3:
         raise ValueError(
             f"texts are compared with each other, but {len(pieces)} of them have two different "
-            f"tokens after the first {skip_first}: give two or more"
+            f"tokens after the first {skip_first}: give three or more"
         )
 
     weights = as_double(probe.weight).to(directions.device)

@@ -20,7 +20,7 @@ from ..lens.figures.over_layers import draw_over_layers, table_curve
 from ..measures.interval_table import interval_rows
 from ..model.argument_types import require_counts, require_instance
 from ..model.exclusive import exclusive
-from ..model.precision import as_double
+from ..model.precision import as_double, at_least_float32
 from ..model.product import product
 from ..model.product_trials import is_faster
 from ..model.readout import LOGIT_ROWS
@@ -116,8 +116,8 @@ def input_recovery(
     - `progress`: show a progress bar over texts.
 
     Raises `ValueError` if the probe belongs to other weights, if `maps` is empty or has an unknown
-    name, if `max_tokens` is below 2 or `skip_first` below 0, or if no text has more than
-    `skip_first` tokens; `TypeError` if `texts` is one text.
+    name, if `max_tokens` is below 2 or `skip_first` below 0, if a residual is not finite, or if no
+    text has more than `skip_first` tokens; `TypeError` if `texts` is one text.
     """
     require_texts(bridge, texts)
     require_counts(least=2, max_tokens=max_tokens)
@@ -126,7 +126,9 @@ def input_recovery(
         raise ValueError(f"maps must be some of {', '.join(MAPS)}, each once; got {tuple(maps)}")
     require_instance("probe", probe, InputProbe)
     probe.require_fits(bridge)
-    table = torch.nn.functional.normalize(input_embeddings(bridge), dim=-1)
+    embeddings = input_embeddings(bridge)
+    # In half precision tokens nearly as close as the input would share its rank.
+    table = torch.nn.functional.normalize(embeddings.to(at_least_float32(embeddings.dtype)), dim=-1)
     fast = is_faster(table)
     edges = torch.tensor(RARITY_EDGES, device=table.device)
     bins = torch.bucketize(probe.counts.to(table.device), edges, right=True) - 1

@@ -70,7 +70,7 @@ def templates() -> tuple[Template, ...]:
 
 
 def prompts(at_least: int = 0) -> tuple[Prompt, ...]:
-    """72 open-ended beginnings of 5 to 25 words, 4 in each of 18 registers.
+    """72 open-ended beginnings of 7 to 17 words, 4 in each of 18 registers.
 
     If you ask for more, openings of documents are added, up to `at_least`: 16 to 20 words of the
     Python reference, with register "reference", or of docstrings of installed packages, with

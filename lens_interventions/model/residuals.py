@@ -51,10 +51,20 @@ def text_residuals(
 ) -> list[Float[Tensor, "some d_model"]]:
     """The residual stream of one text at the given points, from position `first` on.
 
-    Raises what `residuals` raises.
+    Raises `ValueError` if a residual is not finite, and what `residuals` raises.
     """
+    labels = list(labels)
     streams = residuals(bridge, TokenBatch.unpadded(tokens[None]), labels)
-    return [stream[0, first:] for stream in streams]
+    streams = [stream[0, first:] for stream in streams]
+    for label, stream in zip(labels, streams, strict=True):
+        if not (finite := stream.isfinite().all(-1)).all():
+            place = first + int((~finite).nonzero()[0, 0])
+            raise ValueError(
+                f"the residual stream is not finite (NaN or infinite) at {label}, at position "
+                f"{place} of {len(tokens)} tokens: look for a hook that writes such values, or a "
+                "half-precision overflow"
+            )
+    return streams
 
 
 def residual_chunks(

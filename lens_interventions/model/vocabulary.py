@@ -56,6 +56,17 @@ def special_ids(bridge: ReadableModel) -> list[int]:
     return sorted(marks | set(bridge.tokenizer.all_special_ids))
 
 
+def nameless_ids(bridge: ReadableModel, d_vocab: int) -> list[int]:
+    """The ids below `d_vocab` without a token in the tokenizer; none if the bridge has none.
+
+    Embeddings are often padded to a round number of rows, of which the last stand for no token.
+    """
+    if bridge.tokenizer is None:
+        return []
+    named = set(bridge.tokenizer.get_vocab().values())
+    return [token for token in range(d_vocab) if token not in named]
+
+
 def token_strings(bridge: ReadableModel, ids: Iterable[int]) -> dict[int, str]:
     """The text of each id, or its number if the bridge has no tokenizer.
 

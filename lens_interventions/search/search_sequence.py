@@ -19,7 +19,7 @@ from ..model.points import FINAL
 from ..model.precision import widest
 from ..model.residuals import residuals
 from ..model.tokens import TextOrTokens, TokenBatch, is_text, token_batch
-from ..model.vocabulary import NamedTokens, special_ids, token_ids
+from ..model.vocabulary import NamedTokens, nameless_ids, special_ids, token_ids
 from .continuations import Continuations, continuations
 from .evaluations import Evaluations
 from .objectives import Objective, ObjectiveName, maximised
@@ -82,7 +82,7 @@ def search_sequence(
     - `start`: `[restart, new]`, ids to start from, such as those of `generate`; by default noise,
         or random tokens for `"swaps"`.
     - `exclude`: tokens that the sequence must not contain; by default the tokenizer's special
-        tokens.
+        tokens, and ids for which it has no token.
     - `options`: number of restarts, learning rate and others.
     - `seed`: the seed of everything random.
     - `prepend_bos`: whether a text begins with a BOS token; by default as `bridge.to_tokens` does.
@@ -199,8 +199,11 @@ def _check_length(bridge: TransformerBridge, n_given: int, n_tokens: int, n_endi
 def _allowed(
     bridge: TransformerBridge, model: Continuations, exclude: NamedTokens | None
 ) -> Bool[Tensor, " d_vocab"]:
-    ids = special_ids(bridge) if exclude is None else token_ids(bridge, exclude)
     allowed = model.read.possible()
+    if exclude is None:
+        ids = [*special_ids(bridge), *nameless_ids(bridge, len(allowed))]
+    else:
+        ids = token_ids(bridge, exclude)
     allowed[[token for token in ids if token < len(allowed)]] = False
     if int(allowed.sum()) < 2:
         raise ValueError("exclude leaves fewer than two tokens to choose from: exclude fewer")

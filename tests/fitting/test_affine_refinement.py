@@ -196,6 +196,20 @@ def refined(**options):
     return refine_affine_lens(bridge, lens, texts, **options)
 
 
+def test_residuals_that_are_not_finite_are_refused():
+    bridge, texts = shared_bridge("llama", torch.float32), random_texts(40)
+    lens = fit_affine_lens(bridge, texts, progress=False)
+
+    def overflow(resid, hook):
+        return resid.index_fill(1, torch.tensor([3]), torch.nan)
+
+    with (
+        bridge.hooks(fwd_hooks=[("blocks.2.hook_resid_pre", overflow)]),
+        pytest.raises(ValueError, match=r"not finite .* at 2_pre, at position 3 of"),
+    ):
+        refine_affine_lens(bridge, lens, texts, held_out=30, progress=False)
+
+
 def test_the_seed_orders_the_windows():
     first, again, other = (refined(seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first.weight, again.weight)

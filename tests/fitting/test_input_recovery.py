@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from lens_interventions.fitting.input_probe import fit_input_probe
+from lens_interventions.fitting.input_probe import fit_input_probe, input_embeddings
 from lens_interventions.fitting.input_recovery import MAPS, RARITY_EDGES, input_recovery
+from lens_interventions.model.residuals import text_residuals
 from tests.support.corpora import random_texts, residual_rows
 from tests.support.tiny import shared_bridge
 
@@ -45,6 +46,37 @@ def test_recovery_is_what_ranks_over_the_vocabulary_give():
     everything = frame[(frame.rarity == "all") & (frame.measure == "top1")]
     assert len(everything) == 2 * 4
     assert ((everything.low <= everything["mean"]) & (everything["mean"] <= everything.high)).all()
+
+
+def test_a_half_precision_model_is_ranked_without_ties():
+    """In bfloat16, tokens that are nearly as close as the input would share its rank."""
+    bridge = shared_bridge("llama", torch.bfloat16)
+    probe = fit_input_probe(bridge, random_texts(30), progress=False)
+    texts = random_texts(6, seed=5)
+    recovery = input_recovery(bridge, probe, texts, progress=False, maps=["own"])
+    table = input_embeddings(bridge).double()
+    table = table / table.norm(dim=-1, keepdim=True)
+    for number, text in enumerate(texts):
+        streams = text_residuals(bridge, text, probe.points, first=1)
+        for point, (label, stream) in enumerate(zip(probe.points, streams, strict=True)):
+            scores = probe(stream, label).double() @ table.T
+            rank = (scores > scores.gather(1, text[1:, None])).sum(-1)
+            assert recovery.totals[0, 0, point, -1, number] == (rank == 0).sum()
+
+
+def test_residuals_that_are_not_finite_are_refused():
+    """No logit is above one that is no number, so each token would rank first."""
+    bridge = shared_bridge("llama")
+    probe = fit_input_probe(bridge, random_texts(30), progress=False)
+
+    def overflow(resid, hook):
+        return resid.index_fill(1, torch.tensor([4]), torch.inf)
+
+    with (
+        bridge.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", overflow)]),
+        pytest.raises(ValueError, match=r"not finite .* at 1_pre, at position 4 of 24 tokens"),
+    ):
+        input_recovery(bridge, probe, random_texts(6, seed=5), progress=False)
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -10,7 +10,7 @@ import lens_interventions as li
 from lens_interventions.search.continuations import continuations
 from lens_interventions.search.objectives import one_hot
 from tests.support.small_search import D_VOCAB, LENGTH, PROMPT, small_bridge
-from tests.support.tiny import shared_bridge
+from tests.support.tiny import shared_bridge, tiny_bridge
 from tests.support.user_hooks import LASTING, push_first
 
 pytestmark = pytest.mark.usefixtures("exact")
@@ -183,6 +183,20 @@ def test_a_hook_that_lasts_sees_whole_texts(put_on, llama):
         read = continuations(llama, prompt, prompt[:0], 3).of_tokens(tokens, 3)
         whole = llama(torch.cat([prompt, tokens[0]])[None])
     torch.testing.assert_close(read, whole[:, 3:6])
+
+
+def test_rows_of_the_embedding_without_a_token_are_not_searched():
+    """Many models have such rows, and nothing trained them."""
+    bridge = tiny_bridge("llama", vocab_size=160)
+    named = len(bridge.tokenizer)
+    found = li.search_sequence(bridge, [5, 6], 3, budget=600)
+    assert named < 160
+    assert int(found.tokens.max()) < named
+    start = torch.tensor([[named, 40, 41]])
+    with pytest.raises(ValueError, match="start"):
+        li.search_sequence(bridge, [5, 6], 3, start=start, budget=60)
+    found = li.search_sequence(bridge, [5, 6], 3, start=start, budget=6, exclude=[])
+    assert int(found.tokens.max()) == named
 
 
 def test_a_start_is_never_lost(llama):
