@@ -25,6 +25,8 @@ def demo(
     """Measure the logit lens post's findings on a model, and write a page that opens offline."""
     if results is not None and not results.is_dir():
         raise FileNotFoundError(f"there is no directory {results}")
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file: choose a directory")
     out.mkdir(parents=True, exist_ok=True)
     require_output(out / "index.html", [".html"])
     bridge = load(model, device, dtype, revision)

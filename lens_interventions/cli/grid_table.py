@@ -39,7 +39,7 @@ class GridTable:
         columns = range(total - min(total, max(1, (options.max_width - margin) // _CELL)), total)
         # Without colours, the numbers themselves must show the statistic.
         texts = grid.guesses
-        if console.color_system is None and grid.statistic.name != "top1":
+        if (console.color_system is None or console.no_color) and grid.statistic.name != "top1":
             texts = tuple(
                 tuple(str(rounded(value)) for value in row) for row in grid.values.tolist()
             )

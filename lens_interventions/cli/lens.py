@@ -134,6 +134,8 @@ def _text(text: str | None, file: Path | None) -> str:
     else:
         # Editors end a file with a newline, which is not part of the text.
         read = _content(file).removesuffix("\n")
+        if not read:
+            raise ValueError(f"{file if str(file) != '-' else 'standard input'} holds no text")
     if not read:
         raise typer.BadParameter("the text is empty")
     return read

@@ -162,15 +162,16 @@ def patch_from(
     if strength is not None:
         fields["strength"] = strength
     fields["lens"] = load_lens(lens)
+    learned = None if write is None else LearnedWrite.load(write)
     with usage():
-        if write is None:
+        if learned is None:
             own = {name: _DEFAULTS[name] if fixed[name] is None else fixed[name] for name in fixed}
             patch = NextTokenPatch(**own, **fields)
         elif given := [name for name, value in fixed.items() if value is not None]:
             option = "--" + given[0].replace("_", "-")
             raise ValueError(f"{write} was trained with a {option} of its own: leave out {option}")
         else:
-            patch = LearnedWrite.load(write).patch(**fields)
+            patch = learned.patch(**fields)
         require_lens_is_read([patch])
     return patch
 

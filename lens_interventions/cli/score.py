@@ -128,8 +128,11 @@ def score(
                 progress=True,
             )
         if out is not None:
+            # The label of a single patch names its main fields, and other files hold other patches.
             write_table_or_figure(
-                out, lambda: found.to_dataframe(seed=seed), lambda: found.plot(seed=seed)
+                out,
+                lambda: found.to_dataframe(seed=seed).assign(label=describe(patch)),
+                lambda: found.plot(seed=seed),
             )
     with nullcontext() if out is None else after_writing(out):
         _print(found, unit, seed)

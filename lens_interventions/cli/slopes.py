@@ -159,7 +159,7 @@ def slopes(
             checkpoint=partial,
             progress=True,
         )
-        write_table_or_figure(out, found.to_dataframe, found.plot)
+        write_table_or_figure(out, lambda: found.to_dataframe().assign(scale=scale), found.plot)
     with after_writing(out):
         typer.echo(f"wrote {out}", err=True)
         _print(found)
@@ -178,7 +178,9 @@ def _print(found: "SlopeMap") -> None:
         f"{n_tokens} tokens of {n_texts} texts predicted ({scope}), at "
         f"{found.nats[:, 0].sum() / n_tokens:.4f} nats each without a patch"
     )
-    first = f"mode {found.modes[0]}, embedding {found.embeddings[0]}"
+    first = (
+        f"mode {found.modes[0]}, embedding {found.embeddings[0]}, scale {found.patches[0].scale}"
+    )
     typer.echo(f"the lowest slope of each source ({first}), in nats per unit of strength:")
     for source, slopes in zip(found.sources, found.slopes[0, 0, 0], strict=True):
         steepest = int(np.argmin(slopes))

@@ -313,6 +313,37 @@ def test_one_token_of_the_strip_is_a_stop_of_the_tab_key(page, explorer):
     ]
 
 
+def test_a_chosen_token_keeps_the_focus_and_curves_of_another_cell_are_dimmed(page, explorer):
+    page.open(address(explorer, text=TEXT, position=4, point="final_post"))
+    choose = "document.querySelectorAll('#more .guess button')[1]"
+    token = page.wait(f"document.querySelector('#leaders .main-svg') && {choose}.value")
+    page.js(f"{choose}.focus(), {choose}.click()")
+    page.wait_idle()
+    page.wait(f"document.activeElement.value === '{token}' && {choose}?.value")
+    dimmed = "document.getElementById('curves').classList.contains('stale')"
+    page.wait(f"!{dimmed}")
+    assert page.js(f"document.querySelectorAll('#strip button')[2].click(), {dimmed}")
+    page.wait(f"!{dimmed}")
+
+
+def test_a_statistic_of_watched_tokens_ends_with_the_last_of_them(page, explorer):
+    page.open(address(explorer, text=TEXT, watch_text=" the", statistic="watched_rank"))
+    assert len(page.texts("#watched button")) == 1
+    page.js("document.querySelector('#watched button').click()")
+    page.wait_idle()
+    page.wait("document.getElementById('statistic').value === 'top1'")
+    assert page.texts("#watched button") == []
+    assert page.js("document.getElementById('error').hidden")
+
+
+def test_a_server_that_is_stopped_while_it_writes_is_said_on_the_page(page, default_bridge):
+    running = Explorer(Subject(default_bridge, Origin()), bound_socket(0))
+    page.visit(f"{running.url}#panel=write&max_new_tokens=400&text=when")
+    page.wait("document.querySelectorAll('.written').length > 2")
+    running.stop()
+    assert "was stopped before this was finished" in page.wait(ERROR)
+
+
 def test_a_server_that_is_gone_is_said_on_the_page(page):
     running = Explorer(Subject(shared_bridge("llama"), Origin()), bound_socket(0))
     page.open(f"{running.url}#panel=write&max_new_tokens=1&text=when")

@@ -38,6 +38,13 @@ def test_it_says_what_it_measures_and_writes_the_page(run, tmp_path, monkeypatch
     assert page.read_text().count("<section") == 1 + n
 
 
+def test_a_file_is_no_directory_for_the_page(run, tmp_path):
+    (tmp_path / "a.txt").touch()
+    status, _, err = run("--out", tmp_path / "a.txt")
+    assert status == 1
+    assert "a.txt is a file: choose a directory" in err
+
+
 def test_runs_of_another_model_are_refused_at_once(run, tmp_path):
     status, _, err = run("--out", tmp_path, "--results", ROOT / "results/smollm2-135m-instruct")
     assert status == 1

@@ -184,6 +184,7 @@ def test_loops_are_marked_after_characters_that_steer_a_terminal():
         ([*USUAL, "--max-new-tokens", "0"], "--max-new-tokens", 2),
         (USUAL[:4], "give --layer and --strength, or --write FILE from train-patch", 2),
         (["generate", "x", "--write", "no.safetensors"], "no.safetensors", 1),
+        (["generate", "x", "--write", __file__], "is not a saved write", 1),
     ],
 )
 def test_mistakes_are_named_in_a_line(run, arguments, message, status):

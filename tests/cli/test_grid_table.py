@@ -1,5 +1,7 @@
 """A statistic as a table for the terminal: its width, its colours, its numbers."""
 
+import re
+
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
@@ -39,9 +41,13 @@ def test_rows_keep_their_names_where_no_layer_has_a_longer_one():
     assert {"next", "token", "1", "2"} <= {line.split()[0] for line in lines if line.strip()}
 
 
-def test_a_table_without_colours_shows_the_numbers():
-    read, lines = printed("kl_final", width=1000, color_system=None)
-    row = next(line for line in lines if line.lstrip().startswith("2 "))
+@pytest.mark.parametrize("colours", [{"color_system": None}, {"no_color": True}])
+def test_a_table_without_colours_shows_the_numbers(colours):
+    """With NO_COLOR rich keeps the colours of the terminal, and draws none."""
+    options = {"color_system": "truecolor"} | colours
+    read, lines = printed("kl_final", width=1000, **options)
+    plain = [re.sub(r"\x1b\[\d+m", "", line) for line in lines]  # underlined where it is final
+    row = next(line for line in plain if line.lstrip().startswith("2 "))
     values = [float(value) for value in row.split()[1:]]
     assert values == pytest.approx(read.kl_final[2, 0].tolist(), rel=5e-3, abs=5.1e-5)
 

@@ -82,6 +82,13 @@ def test_mistakes_get_one_line(command, arguments, message):
     assert "Traceback" not in err
 
 
+def test_an_empty_file_is_named(command, tmp_path):
+    (tmp_path / "a.txt").write_text("\n")
+    status, _, err = command("lens", "--file", tmp_path / "a.txt")
+    assert status == 1
+    assert "a.txt holds no text" in err
+
+
 def test_the_command_loads_the_default_model():
     done = subprocess.run(
         [sys.executable, "-m", "lens_interventions", "lens", TEXT, "--layers", "final"],

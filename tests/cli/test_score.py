@@ -165,7 +165,8 @@ def test_scopes_have_a_table_each_and_a_file_holds_them(run, tmp_path):
     assert status == 0, err
     assert {path.name for path in tmp_path.iterdir()} == {file.name, out.name}
     found = li.patch_loss(shared_bridge("llama"), texts, PATCH, scopes=scopes, progress=False)
-    pd.testing.assert_frame_equal(pd.read_csv(out), found.to_dataframe(seed=3), rtol=1e-12)
+    expected = found.to_dataframe(seed=3).assign(label="layer 1, interpolate 0.5")
+    pd.testing.assert_frame_equal(pd.read_csv(out), expected, rtol=1e-12)
     for scope, counts in zip(scopes, found.counts.T, strict=True):
         assert f"{counted(int(counts.sum()), 'token')} ({scope}) predicted in" in said
 

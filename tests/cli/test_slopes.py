@@ -46,7 +46,9 @@ def test_it_writes_what_slope_map_finds(run, corpus, tmp_path):
     )
     table = pd.read_csv(out, keep_default_na=False)
     assert list(table["estimate"]) == pytest.approx(list(expected.to_dataframe()["estimate"]))
+    assert set(table["scale"]) == {"norm"}
     assert f"{int(expected.counts.sum())} tokens of 2 texts predicted" in printed
+    assert "(mode correct, embedding W_E, scale norm)" in printed
     assert not [*tmp_path.glob("*partial*"), *tmp_path.glob(".*partial*")]
 
 

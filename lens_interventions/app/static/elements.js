@@ -19,7 +19,7 @@ export const percent = (p) =>
 export function guesses(likeliest, choose, label) {
   const rows = likeliest.map((token) => {
     const name = choose
-      ? element("button", { type: "button", title: label, onclick: () => choose(token) }, token.text)
+      ? element("button", { type: "button", title: label, value: token.id, onclick: () => choose(token) }, token.text)
       : element("span", {}, token.text);
     const bar = element("span", {});
     bar.style.width = `${100 * token.probability}%`;

@@ -73,10 +73,12 @@ function showTokens({ texts }) {
 
 function showPromptOf({ strip, watched }) {
   showStrip(strip, choosePosition);
-  showWatched(watched, (id) => change({
-    watch: state.watch.filter((each) => each !== id),
-    watch_text: state.watch.includes(id) ? state.watch_text : "",
-  }));
+  showWatched(watched, (id) => {
+    const watch = state.watch.filter((each) => each !== id);
+    const watch_text = state.watch.includes(id) ? state.watch_text : "";
+    const none = !watch.length && !watch_text && state.statistic.startsWith("watched_");
+    change({ watch, watch_text, ...(none ? { statistic: "top1" } : {}) });
+  });
 }
 
 async function run() {
@@ -132,6 +134,7 @@ async function lookAt(cell) {
   byId("error").hidden = true;
   markToken();
   markCell();
+  byId("curves")?.classList.add("stale");
   const watch = ({ id }) => {
     const known = state.watch.includes(id);
     change({ watch: known ? state.watch.filter((each) => each !== id) : [...state.watch, id] });
@@ -233,6 +236,7 @@ onBranch((from, shown) => {
   writeAddress({ of: shown }); // which is what Back should return to
   change(structuredClone(from), { push: true });
   showMessages(typed, change);
+  byId("write").focus({ preventScroll: true }); // what was chosen is gone, and with it the focus
 });
 
 // --- Take it away -----------------------------------------------------------------------------

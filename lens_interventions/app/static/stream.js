@@ -8,6 +8,9 @@ const running = new Map();
 const GONE = "The explorer does not answer. Start it again and open the address that it prints; "
   + "what stands after the # of this address still works there.";
 
+const STOPPED = "The explorer was stopped before this was finished. Start it again and open the "
+  + "address that it prints; what stands after the # of this address still works there.";
+
 export function stop(task) {
   running.get(task)?.abort();
 }
@@ -22,7 +25,11 @@ export async function ask(task, on, change = {}, from = state) {
   let whole = true;
   const handle = (name, data) => {
     if (control.signal.aborted) return;
-    if (name === "error" || name === "cancelled") whole = false;
+    if (name === "cancelled") { // not by this page, or it would no longer listen
+      handle("error", { message: STOPPED });
+      return;
+    }
+    if (name === "error") whole = false;
     on[name]?.(data);
   };
   try {

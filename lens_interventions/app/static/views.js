@@ -39,7 +39,7 @@ export function markCell() {
 
 export function showCell(cell, { watch, choosePoint }) {
   const { more } = places("read");
-  const choosing = document.activeElement?.id === "point";
+  const focused = more.contains(document.activeElement) ? document.activeElement : null;
   const points = element("select", { id: "point", onchange: (event) => choosePoint(event.target.value) },
     ...cell.points.map(([point, name]) =>
       element("option", { value: point, selected: point === cell.point }, name)));
@@ -63,11 +63,14 @@ export function showCell(cell, { watch, choosePoint }) {
             element("th", { scope: "col", className: i ? "number" : "" }, name)))),
         element("tbody", {}, ...rows)))),
     curves);
-  if (choosing) points.focus();
+  // Whoever chose a layer or a token with a key goes on from there.
+  if (focused?.id === "point") points.focus();
+  else if (focused?.value) more.querySelector(`button[value="${focused.value}"]`)?.focus();
 }
 
 export async function showCurves(figures) {
   for (const id of ["leaders", "statistics"]) if (byId(id)) await draw(byId(id), figures[id]);
+  byId("curves")?.classList.remove("stale");
 }
 
 export function showGuesses(found) {
