@@ -12,7 +12,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-# Full runs of the experiments on the default model, whose verdicts the demo shows.
+# Full runs of the experiments on the embedded model, whose verdicts the demo shows.
 RESULTS := results/smollm2-135m-instruct
 
 # Tests start dozens of processes; without kept bytecode each compiles all it imports.

@@ -1,6 +1,6 @@
 """Fitting a lens costs little more than the forward pass over its corpus.
 
-The embedded default model, windows of 512 tokens; against the bridge up to its last residual point
+The embedded model, windows of 512 tokens; against the bridge up to its last residual point
 with all points kept, which is what any fit must run, and against its plain forward.
 """
 

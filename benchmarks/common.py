@@ -71,7 +71,7 @@ def in_fresh_process(function: Callable[..., T], *args: object) -> T:
 
 
 def memory_on_text(function: Callable[[TransformerBridge, Tensor], object], length: int) -> float:
-    """`peak_memory` of a module's function of the default model and a text, in a fresh process."""
+    """`peak_memory` of a module's function of the embedded model and a text, in a fresh process."""
     return in_fresh_process(_memory, function, length)
 
 

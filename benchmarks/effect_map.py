@@ -1,6 +1,6 @@
 """The effect of every layer and position takes far less than a run of the model for each.
 
-The embedded default model, all 30 layers and 50 positions of a text.
+The embedded model, all 30 layers and 50 positions of a text.
 """
 
 import statistics

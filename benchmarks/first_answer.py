@@ -1,6 +1,6 @@
 """The command line's first answer comes sooner than one forward by TransformerLens in a script.
 
-Processes of their own from a warm disk, on the embedded default model. The script imports
+Processes of their own from a warm disk, on the embedded model. The script imports
 TransformerLens, boots the model, runs one forward and ends.
 """
 

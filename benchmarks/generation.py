@@ -1,6 +1,6 @@
 """In modes that read no lens, decoding under a patch is faster than decoding by transformers.
 
-The embedded default model, greedy, 32-token prompts, patches with given strengths and a learned
+The embedded model, greedy, 32-token prompts, patches with given strengths and a learned
 write, against `generate` of transformers on the same weights, which reads the weights once a token,
 with attention fused (sdpa); and against TransformerLens's own. The goals are those for AMD's
 processors with AVX-512; where MKL's product of many rows is as fast as oneDNN's, as on Intel's,

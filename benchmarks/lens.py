@@ -1,6 +1,6 @@
 """The lens costs little more than what it cannot do without: the forward and the unembedding.
 
-All residual points of the embedded default model, with top-5, ranks of the final top-1, the input
+All residual points of the embedded model, with top-5, ranks of the final top-1, the input
 and the next token, their log-probabilities, entropy, KL(final ‖ point) and KL(input ‖ point).
 """
 

@@ -1,6 +1,6 @@
 """A patch is trained in little memory, and a control costs less than the first training.
 
-The embedded default model, 8 windows of 256 tokens a step, the write at layer 22 of 30 and at the
+The embedded model, 8 windows of 256 tokens a step, the write at layer 22 of 30 and at the
 very bottom, where all blocks are differentiated through.
 """
 

@@ -1,6 +1,6 @@
 """One map of slopes takes far less than the patched runs that say the same.
 
-The embedded default model, all 30 layers, 8 sources and 3 modes on a text of 128 tokens: 720 cells.
+The embedded model, all 30 layers, 8 sources and 3 modes on a text of 128 tokens: 720 cells.
 What the map replaces is a patched run for each, through the two streams, at one small strength.
 Such runs are timed at six layers, evenly spaced, for cells that read no lens and for cells that do
 (mode correct, and the source "guess"), and multiplied by how many cells there are of either kind.

@@ -1,6 +1,6 @@
 """Knowing the next token costs little: a whole text in one pass, and sweeps that share their work.
 
-The embedded default model, the patch at layer 24 of 30, against the plain forward of the bridge
+The embedded model, the patch at layer 24 of 30, against the plain forward of the bridge
 and against what one would write first: a hook, and every position's text run anew.
 """
 

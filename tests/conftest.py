@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: tiny bridges, the real default model, seeds.
+"""Fixtures shared by all tests: tiny bridges, the real embedded model, seeds.
 
 The process that hands tests to others reads this file too, before they start, and needs nothing of
 torch: what a fixture is made of is imported where it is made.
@@ -142,7 +142,7 @@ def as_users_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def default_bridge() -> "TransformerBridge":
-    """The embedded default model, float32 on the CPU."""
+    """The embedded model, float32 on the CPU."""
     from lens_interventions import load_model
 
     return load_model(device="cpu")

@@ -22,7 +22,7 @@ from ..model.user_hooks import lasting_hooks
 from .state import State
 
 MOST_TOKENS = 512
-_KEPT = 24  # results; a reading of 512 tokens of the default model holds some 40 MB
+_KEPT = 24  # results; a reading of 512 tokens of the embedded model holds some 40 MB
 _KEPT_BYTES = 512 * 2**20
 
 

@@ -2,7 +2,7 @@
 
 Importing torch and transformers and loading a model make a million objects, which all stay until
 the command ends. The collector would look through all of them, again and again: for half a second
-of the default model's first answer, and for another second when the interpreter ends.
+of the embedded model's first answer, and for another second when the interpreter ends.
 """
 
 import atexit

@@ -1,6 +1,6 @@
 """A fitted lens for any model that needs no corpus, kept in the user's cache.
 
-It is fitted on first use, which takes about a minute for the default model, and not shipped: the
+It is fitted on first use, which takes about a minute for the embedded model, and not shipped: the
 maps of that model alone would add 20 MB in half precision to every copy of the library.
 """
 

@@ -1,7 +1,7 @@
 """The model inside a bridge, run without those of the bridge's components that have no hooks.
 
 A `TransformerBridge` replaces the modules of a Hugging Face model by components that call the
-hooks. For one token, these take most of the time beyond reading the weights: on the default model
+hooks. For one token, these take most of the time beyond reading the weights: on the embedded model
 and a 2-core CPU, a token takes 52 ms with the components and 35 ms without, for the same logits.
 """
 

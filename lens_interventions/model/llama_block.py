@@ -3,7 +3,7 @@
 At each step of decoding, the module of transformers makes 48 calls of torch from Python (counted by
 a `TorchFunctionMode`, without reads of attributes), 7 of them products. The weights have then
 driven all else out of the processor's caches, and a call takes several times as long as in a loop
-of its own: on the default model and two cores of an Intel Xeon, what multiplies no weights takes a
+of its own: on the embedded model and two cores of an Intel Xeon, what multiplies no weights takes a
 third of a token's time. The block here makes the same products and 25 other calls.
 """
 

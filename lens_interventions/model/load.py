@@ -80,10 +80,9 @@ def load_model(
     floating point, a GGUF file cannot be converted, adapters are not merged, a model in memory has
     no tokenizer, no unembedding or two dtypes, or is quantized and a dtype is given, a checkpoint
     lacks weights, or a revision is asked for that a local or the embedded model does not have;
-    `FileNotFoundError` if a path has no model;
-    `ConnectionError` if a hub name is not cached and the hub cannot be reached; `RuntimeError` if
-    the default model cannot be fetched; `OSError` if the cache directory cannot be written or lacks
-    space.
+    `FileNotFoundError` if a path has no model; `ConnectionError` if a hub name is not cached and
+    the hub cannot be reached; `RuntimeError` if the embedded model cannot be fetched; `OSError` if
+    the cache directory cannot be written or lacks space.
     """
     if name is not None and not isinstance(name, (str, os.PathLike)):
         raise TypeError(

@@ -1,4 +1,4 @@
-"""The explorer as a person uses it: in a browser, on the default model."""
+"""The explorer as a person uses it: in a browser, on the embedded model."""
 
 import re
 from urllib.parse import quote

@@ -21,7 +21,7 @@ TEXT = "The capital of France is"
 
 @pytest.fixture
 def default(monkeypatch, default_bridge):
-    """The `lens` command on the default model, which is loaded once for all tests."""
+    """The `lens` command on the embedded model, which is loaded once for all tests."""
     module = importlib.import_module("lens_interventions.cli.lens")
     monkeypatch.setattr(module, "load", lambda *_: default_bridge)
 

@@ -1,4 +1,4 @@
-"""The lens on the embedded default model, SmolLM2-135M-Instruct."""
+"""The lens on the embedded model, SmolLM2-135M-Instruct."""
 
 import pytest
 import torch

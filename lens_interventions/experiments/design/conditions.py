@@ -102,7 +102,7 @@ class PatchSettings:
             mode "correct" and the source "guess" read it instead of the logit lens.
         first_position: positions below it are never patched. 1 spares the first token of the text,
             where models park attention in a residual that can be a hundred times longer than the
-            others (25,000 against 190 in the middle of the default model). A patch of that vector
+            others (25,000 against 190 in the middle of the embedded model). A patch of that vector
             would test the model's plumbing and not the idea.
         gate: if given, only positions whose true next token was at least this surprising, in nats,
             are patched. Forms with a gate of their own keep it.

@@ -62,10 +62,10 @@ class IncrementSettings(TrainedPatchSettings):
     def preset(cls, name: Preset, n_layers: int, d_model: int | None = None) -> "IncrementSettings":
         """Settings for a model of `n_layers` layers: "quick" for a look, "full" to report.
 
-        The layer is the one at 0.77 of the depth. Of five layers in the default model's first-order
-        map on the Python reference, this one promises most for a linear write that sees the next
-        token as well as the current one, though in an interval that contains zero. Ranks do not
-        exceed the width `d_model`.
+        The layer is the one at 0.77 of the depth. Of five layers in the embedded model's
+        first-order map on the Python reference, this one promises most for a linear write that sees
+        the next token as well as the current one, though in an interval that contains zero. Ranks
+        do not exceed the width `d_model`.
 
         Raises `ValueError` for another name.
         """

@@ -34,9 +34,9 @@ def smoothed_loss(log_probs: Float[Tensor, " pos"], d_vocab: int) -> Float[Tenso
 
     Top-p and min-p give the tokens that they cut off a probability of 0 and an infinite loss, so no
     mean exists. Spreading a hundredth of every arm's probability evenly keeps the loss finite: a
-    token that is cut off costs log(100 d_vocab), 15.4 nats with the default model's vocabulary, and
-    any other token costs at most 0.01 more. With another constant this is the epsilon-perplexity of
-    Martins, Marinho & Martins (2020), "Sparse Text Generation".
+    token that is cut off costs log(100 d_vocab), 15.4 nats with the embedded model's vocabulary,
+    and any other token costs at most 0.01 more. With another constant this is the
+    epsilon-perplexity of Martins, Marinho & Martins (2020), "Sparse Text Generation".
     """
     return -((1 - SPREAD) * as_double(log_probs).exp() + SPREAD / d_vocab).log()
 

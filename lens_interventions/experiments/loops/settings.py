@@ -103,7 +103,7 @@ class LoopsSettings:
     def preset(cls, name: Preset, n_layers: int) -> "LoopsSettings":
         """Settings for a model of `n_layers` layers.
 
-        On the default model and two cores, "quick" takes about 4 minutes, and "full" takes 32 with
+        On the embedded model and two cores, "quick" takes about 4 minutes, and "full" takes 32 with
         a worker on each core and without the contrasts of layers.
 
         Raises `ValueError` for another name.

@@ -61,7 +61,7 @@ class ReaderSettings(TrainedPatchSettings):
     def preset(cls, name: Preset, n_layers: int) -> "ReaderSettings":
         """Settings for a model of `n_layers` layers: "quick" for a look, "full" to report.
 
-        The layer is the one at 0.73 of the depth. On the default model and two cores "quick" takes
+        The layer is the one at 0.73 of the depth. On the embedded model and two cores "quick" takes
         a quarter of an hour and "full" half an hour; on one busy core, four times as long.
 
         Raises `ValueError` for another name.

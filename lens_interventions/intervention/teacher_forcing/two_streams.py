@@ -30,7 +30,7 @@ from ...model.partial_run import run_late_rows
 from ..bound_patch import BoundPatch, patch_copies
 from ..known_text import KnownText
 
-# The most positions in a chunk: on the default model, 64 and 256 take 1.1 times as long.
+# The most positions in a chunk: on the embedded model, 64 and 256 take 1.1 times as long.
 MAX_CHUNK = 128
 
 

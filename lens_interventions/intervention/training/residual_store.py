@@ -21,7 +21,7 @@ class ResidualStore:
 
     If several trainings on the same text, such as those of a source and its controls, share a
     store, the blocks below the layer run only once for all. It takes `4 d_model` bytes per token in
-    float32: 0.3 GB for 130,000 tokens of the default model.
+    float32: 0.3 GB for 130,000 tokens of the embedded model.
     """
 
     def __init__(self, *, gib: float = 4.0) -> None:

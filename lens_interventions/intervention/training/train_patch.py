@@ -79,7 +79,7 @@ def train_patch(
     token adds to what the model knows anyway.
 
     The blocks below the lowest layer run once for each piece, and a `ResidualStore` keeps their
-    output. Beyond that, 8 pieces of 256 tokens at layer 22 of the default model take 1.6 GiB, and
+    output. Beyond that, 8 pieces of 256 tokens at layer 22 of the embedded model take 1.6 GiB, and
     4 GiB at layer 0.
 
     **Arguments:**

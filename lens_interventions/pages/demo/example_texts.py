@@ -29,6 +29,6 @@ PLASMA_FIRST = "Sometimes, when people say plasma, they mean"
 REPEATED = "The grey heron counted eleven brass buttons before the violin caught fire."
 ROUNDS = 6
 
-# Greedy decoding of the embedded default model falls into a loop after this.
+# Greedy decoding of the embedded model falls into a loop after this.
 LOOPING = "The once-blue skies of the planet Earth began to fade,"
 LOOPING_TOKENS = 80

@@ -1,4 +1,4 @@
-"""Generation on the embedded default model, against transformers on the same weights."""
+"""Generation on the embedded model, against transformers on the same weights."""
 
 import pytest
 import torch
