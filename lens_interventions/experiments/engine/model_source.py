@@ -29,7 +29,7 @@ class ModelSource:
     """The source of the model for a process. It can go to another process unless it is a bridge.
 
     Attributes:
-        model: a bridge; a name or directory for `load_model`, or None for the embedded default; or
+        model: a bridge; a name or directory for `load_model`, or None for the embedded model; or
             a function without arguments, defined in a module, that returns a bridge. Calls are
             cached by equality of the function, so a new lambda or `functools.partial` loads the
             model again.
@@ -77,7 +77,7 @@ class NamedModel:
     """A call of `load_model` for any process that needs the model.
 
     Attributes:
-        name: a name or directory for `load_model`, or None for the embedded default.
+        name: a name or directory for `load_model`, or None for the embedded model.
         device: such as "cpu"; None leaves the choice to TransformerLens.
         dtype: the dtype of the weights, such as "float32".
         revision: the revision of a name on the hub; None for its main branch.
