@@ -63,8 +63,13 @@ class AffineLens:
     def __call__(
         self, residual: Float[Tensor, "*row d_model"], layer: int
     ) -> Float[Tensor, "*row d_model"]:
-        """`T_l(r[l])`; raises `ValueError` for a layer that the lens does not have."""
+        """`T_l(r[l])`; raises `ValueError` for a layer or a width that the lens does not have."""
         self._require_layer(layer)
+        if residual.shape[-1] != (width := self.bias.shape[-1]):
+            raise ValueError(
+                f"the lens is for residuals of width {width}, got {residual.shape[-1]}: use the "
+                "lens of this model"
+            )
         weight = self.weight[layer].to(residual.device, residual.dtype)
         return residual + residual @ weight + self.bias[layer].to(residual.device, residual.dtype)
 

@@ -1,8 +1,10 @@
 """The explorer as a person uses it: in a browser, on the embedded model."""
 
+import io
 import re
 from urllib.parse import quote
 
+import pandas as pd
 import pytest
 import torch
 
@@ -159,6 +161,16 @@ def test_alternatives_and_branches_are_of_the_text_that_is_shown(page, explorer,
     assert page.js("document.getElementById('text').value") == TEXT
     assert len(page.texts("#text-clean .written")) == 3
     assert visible(page.texts("#text-clean .forced")[0]) == visible(texts[0]) + guesses[1]
+
+    page.js("URL.createObjectURL = (blob) => (blob.text().then((t) => { window.saved = t; }), '#')")
+    page.js("document.getElementById('save-csv').click()")
+    saved = pd.read_csv(io.StringIO(page.wait("window.saved")), keep_default_na=False)
+    clean = saved[saved["arm"] == "clean"]
+    assert clean["step"].tolist() == list(range(5))  # two of the branch and three after it
+    forced, after = clean["token"][:2], clean["token"][2:]
+    assert "".join(forced) == page.texts("#text-clean .forced")[0]
+    assert after.tolist() == page.texts("#text-clean .written")
+    assert (clean["log_prob"] == "").tolist() == [True, True, False, False, False]
 
     # Back is to the text that was shown, whatever was chosen after it had been written.
     page.js("history.back()")

@@ -56,6 +56,12 @@ def test_a_layer_that_the_lens_does_not_have_is_refused(layer):
         lens(torch.zeros(1, 4), layer)
 
 
+def test_residuals_of_another_width_are_refused():
+    lens = AffineLens(torch.zeros(2, 4, 4), torch.zeros(2, 4), "", {})
+    with pytest.raises(ValueError, match="the lens is for residuals of width 4, got 8"):
+        lens(torch.zeros(1, 8), 0)
+
+
 def test_a_direction_carried_to_a_layer_is_read_as_the_token():
     """`inverse` undoes the linear part of a map, but for directions that the map all but erases."""
     generator = torch.Generator().manual_seed(3)

@@ -7,10 +7,12 @@ import { ask } from "./stream.js";
 const ARMS = { clean: "Without the patch", patched: "With the patch" };
 let written = {};
 let shown = null; // the state that was written for, as settings may have changed since
+let begun = []; // the text of each token of the branch, with which both texts begin
 
 export function showStart({ prefix }, state) {
   written = { clean: [], patched: [] };
   shown = state;
+  begun = prefix;
   const views = byId("views");
   views.dataset.panel = "write";
   const prompt = state.chat ? `… ${state.messages.at(-1)}\n\n` : state.text;
@@ -90,7 +92,10 @@ async function showAlternatives(arm, index) {
 
 export function saveWritten() {
   const cell = (text) => `"${String(text).replaceAll('"', '""')}"`;
-  const rows = Object.entries(written).flatMap(([arm, tokens]) => tokens.map(({ id, text, log_prob }, step) =>
-    [cell(arm), step, id, cell(text), log_prob].join(",")));
+  // The tokens of the branch were chosen, so neither arm gave them a probability.
+  const branched = shown.prefix.map((id, i) => ({ id, text: begun[i], log_prob: "" }));
+  const rows = Object.entries(written).flatMap(([arm, tokens]) =>
+    [...branched, ...tokens].map(({ id, text, log_prob }, step) =>
+      [cell(arm), step, id, cell(text), log_prob].join(",")));
   save("write.csv", "text/csv", ["arm,step,token_id,token,log_prob", ...rows, ""].join("\n"));
 }

@@ -44,6 +44,10 @@ def sampling(temperature: float, numbers: Mapping[str, float]) -> dict[str, Any]
 
     Raises `ValueError` for a number that is for sampling, at temperature 0, or is out of range.
     """
+    if not temperature >= 0:
+        raise ValueError(
+            f"temperature must be 0, which takes the likeliest token, or above; got {temperature}"
+        )
     if temperature:
         drawn = {"do_sample": True, "temperature": temperature}
         return {"logits_processor": processors(numbers), **drawn}

@@ -45,3 +45,6 @@ def test_options_of_generate():
         sampling(0, {"top_p": 0.9, "top_k": 3, "repetition_penalty": 2})
     with pytest.raises(ValueError, match="top_p"):
         sampling(1, {"top_p": 2})
+    for wrong in (-1, float("nan")):
+        with pytest.raises(ValueError, match=f"temperature must be 0, .* or above; got {wrong}"):
+            sampling(wrong, {})
