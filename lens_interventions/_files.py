@@ -164,13 +164,13 @@ def _digest(tensors: Mapping[str, Tensor], rest: Mapping[str, Any]) -> str:
 
 
 def restored(
-    cls: type[Saved], path: str | Path, values: Mapping[str, Any], **lengths: tuple[str, str]
+    cls: type[Saved], path: str | Path, values: Mapping[str, Any], *lengths: tuple[str, str]
 ) -> Saved:
     """A dataclass from the values of a file, if they fit its annotations.
 
     Lists become tuples if the annotation is a tuple. Shapes must agree by the names of their axes.
-    `lengths` names pairs of a tuple and a tensor that must be equally long:
-    `points=("points", "entropy")`.
+    `lengths` are the names of a tuple and a tensor that must be equally long, such as
+    `("points", "entropy")`.
 
     Raises a `ValueError` that names the field, its value and what was expected, or what the class
     says against it.
@@ -198,7 +198,7 @@ def restored(
                     f"{path} is damaged: {name} is {_described(value)}, expected {hint}"
                 )
             given[name] = value
-    for names, stack in lengths.values():
+    for names, stack in lengths:
         if given.get(stack) is not None and len(given[names]) != len(given[stack]):
             raise ValueError(
                 f"{path} is damaged: {len(given[names])} {names}, "

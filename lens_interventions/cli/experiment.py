@@ -27,8 +27,8 @@ Name = StrEnum(
 )
 """The experiments."""
 
-_OWN_MODELS = (Name.scratch, Name.upbringing)
-
+OWN_MODELS = (Name.scratch, Name.upbringing)
+"""Those that train models of their own."""
 
 PresetName = StrEnum("PresetName", "quick full")
 """How much to measure."""
@@ -76,7 +76,7 @@ def experiment(
     """
     if text and name is not Name.copying:
         raise typer.BadParameter(f"--text belongs to copying; {name.value} reads its own texts")
-    if name in _OWN_MODELS and (model or device or revision or dtype != "float32"):
+    if name in OWN_MODELS and (model or device or revision or dtype != "float32"):
         raise typer.BadParameter(
             f"{name.value} trains models of its own, on the CPU and in float32: leave out --model, "
             "--revision, --device and --dtype"
@@ -93,7 +93,7 @@ def experiment(
         for source in text or ():
             require_source(source)
     loaded = NamedModel(model, device, dtype, revision)
-    options: dict[str, Any] = {} if name in _OWN_MODELS else {"model": loaded}
+    options: dict[str, Any] = {} if name in OWN_MODELS else {"model": loaded}
     measure: Callable[..., Result] = getattr(experiments, name.value)
     typer.echo(f"{name.value}: loading the model and its texts ...", err=True)
     if text:

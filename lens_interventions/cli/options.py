@@ -172,14 +172,14 @@ def sums_beside(out: Path | None) -> Iterator[Path | None]:
     if out is None:
         yield None
         return
-    from ..intervention.text_sums import lock_beside
+    from ..intervention.text_sums import remove_lock
 
     try:
         with kept_beside(out) as partial:
             yield partial
     finally:
         if not partial.exists():
-            lock_beside(partial).unlink(missing_ok=True)
+            remove_lock(partial)
 
 
 @contextmanager

@@ -34,9 +34,6 @@ PLANS: Mapping[str, Plan[Any]] = {
 }
 """Experiments with a model of the user's."""
 
-OWN_MODELS: tuple[str, ...] = ("scratch", "upbringing")
-"""The others, which train their own."""
-
 ABOUT_PATCHES = frozenset(
     {"copying", "increment", "learned", "loops", "reader", "scratch", "slopes"}
 )

@@ -145,7 +145,7 @@ class InputProbe:
         Raises `FileNotFoundError` if there is no file, `ValueError` if it is of another kind.
         """
         tensors, rest = load_tensors(path, kind="probe")
-        return restored(cls, path, rest | widened(tensors), points=("points", "weight"))
+        return restored(cls, path, rest | widened(tensors), ("points", "weight"))
 
 
 @exclusive

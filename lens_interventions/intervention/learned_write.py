@@ -275,7 +275,7 @@ class LearnedWrite:
             cls,
             path,
             rest | tensors,
-            **{name: ("layers", name) for name in _TENSORS},
+            *(("layers", name) for name in _TENSORS),
         )
         layers = write.layers
         if not layers or min(layers) < 0 or list(layers) != sorted(set(layers)):

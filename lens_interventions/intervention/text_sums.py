@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,8 +138,14 @@ def _summed(
     return np.stack(sums)
 
 
-def lock_beside(path: Path) -> Path:
-    """The file whose lock keeps others from `path`."""
+def remove_lock(path: Path) -> None:
+    """Remove the file whose lock keeps others from `path`, unless a process holds it."""
+    lock = _lock_beside(path)
+    with suppress(Timeout, OSError), FileLock(lock, timeout=0):
+        lock.unlink()
+
+
+def _lock_beside(path: Path) -> Path:
     # The name is cut, because a longer one may be too long for the disk.
     return path.with_name(f".{path.name[-50:]}.lock")
 
@@ -152,7 +158,7 @@ def _held(path: Path | None) -> Iterator[None]:
         return
     target = require_writable(path)
     try:
-        with FileLock(lock_beside(target), timeout=0):
+        with FileLock(_lock_beside(target), timeout=0):
             yield
     except Timeout as error:
         raise OSError(

@@ -224,7 +224,7 @@ class Trajectory(TrajectoryFields):
             rest["vocab"] = dict(rest["vocab"])
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is damaged: its vocab has no ids and texts") from error
-        read = restored(cls, path, rest | tensors, points=("points", "entropy"))
+        read = restored(cls, path, rest | tensors, ("points", "entropy"))
         if read.watched_rank is not None and read.watched_rank.shape[-1] != len(read.watched):
             raise ValueError(f"{path} is damaged: it has ranks of other tokens than it watches")
         shown = (read.top_ids, read.tokens, read.next_tokens)

@@ -1,10 +1,10 @@
 """Trials of which product with a matrix is the fastest on the processor at hand.
 
 On AMD's processors with AVX-512, MKL has a third to two thirds of oneDNN's speed with a few rows,
-and on one of three it has half of it with many, too. On one with AVX2 alone, both multiply many rows alike, and MKL takes up
-to twice as long with a few, as in decoding. On Intel's, both multiply many rows alike, with one or
-two oneDNN takes up to twice as long, and from four to some 100 rows MKL takes half to nine tenths
-of its time if the weight is packed.
+and on one of three half of it with many, too. On one with AVX2 alone, both multiply many rows
+alike, and MKL takes up to twice as long with a few, as in decoding. On Intel's, both multiply many
+rows alike, with one or two oneDNN takes up to twice as long, and from four to some 100 rows MKL
+takes half to nine tenths of its time if the weight is packed.
 
 A faster product is used only if it runs, and if a test finds it as exact as the plain product and
 clearly faster. For oneDNN, a copy of the weight in order saves up to half of the time of a few

@@ -25,18 +25,21 @@ class Runs:
 def run_titles(results: Mapping[Path, Result]) -> dict[Path, str]:
     """A title for each run: its experiment, and its directory and model if they are needed.
 
-    The directory is named if it is not called as the experiment, and the model if several runs
-    would have one title.
+    The directory is named if it is not called as the experiment. If several runs would have one
+    title, the model is named, and then the whole path.
     """
     titles = {}
     for directory, result in results.items():
         name = "" if directory.name == result.experiment else f" ({directory.name})"
         titles[directory] = result.experiment.replace("_", " ").capitalize() + name
+    models = {directory: result.header["model"]["name"] for directory, result in results.items()}
+    return _told_apart(_told_apart(titles, models), {directory: directory for directory in titles})
+
+
+def _told_apart(titles: Mapping[Path, str], by: Mapping[Path, object]) -> dict[Path, str]:
     times = Counter(titles.values())
     return {
-        directory: title
-        if times[title] == 1
-        else f"{title}, {results[directory].header['model']['name']}"
+        directory: title if times[title] == 1 else f"{title}, {by[directory]}"
         for directory, title in titles.items()
     }
 

@@ -18,9 +18,10 @@ from pandas.testing import assert_frame_equal
 from transformer_lens.model_bridge import TransformerBridge
 
 from lens_interventions import experiments
+from lens_interventions.cli.experiment import OWN_MODELS
 from lens_interventions.experiments import Result, Unit
 from lens_interventions.experiments.engine.model_source import ModelSource
-from lens_interventions.experiments.plans import OWN_MODELS, PLANS
+from lens_interventions.experiments.plans import PLANS
 from tests.support.processes import PROCESSES, lens_interventions
 from tests.support.small_run import Settings, example, mean_logits, small_bridge
 from tests.support.tiny import tiny_model, tiny_tokenizer

@@ -3,15 +3,14 @@
 import pytest
 
 import lens_interventions as li
-from lens_interventions.cli.experiment import _OWN_MODELS, Name
-from lens_interventions.experiments.plans import ABOUT_PATCHES, OWN_MODELS, PLANS
+from lens_interventions.cli.experiment import OWN_MODELS, Name
+from lens_interventions.experiments.plans import ABOUT_PATCHES, PLANS
 from tests.support import small_copying
 from tests.support.tiny import shared_bridge
 
 
 def test_every_experiment_with_a_model_of_the_users_has_a_plan() -> None:
-    assert {name.value for name in _OWN_MODELS} == set(OWN_MODELS)
-    assert set(PLANS) == {name.value for name in Name} - set(OWN_MODELS)
+    assert set(PLANS) == set(Name) - set(OWN_MODELS)
     assert {*PLANS, *OWN_MODELS} > ABOUT_PATCHES
 
 

@@ -9,6 +9,7 @@ from filelock import FileLock
 
 import lens_interventions as li
 from lens_interventions.intervention import pieces
+from lens_interventions.intervention.text_sums import remove_lock
 from tests.support.tiny import random_tokens, tiny_bridge
 
 
@@ -100,6 +101,17 @@ def test_one_process_at_a_time_writes_a_file(llama, tmp_path):
         li.slope_map(llama, [random_tokens(8)], **options)
     assert not options["checkpoint"].exists()
     li.slope_map(llama, [random_tokens(8)], **options)
+
+
+def test_a_lock_is_removed_only_by_who_could_hold_it(tmp_path):
+    path, lock = tmp_path / "sums", tmp_path / ".sums.lock"
+    with FileLock(lock):
+        remove_lock(path)
+        assert lock.exists()
+    remove_lock(path)
+    assert not lock.exists()
+    remove_lock(path)
+    assert not lock.exists()
 
 
 def test_hooks_that_the_file_could_not_record_are_refused(tmp_path):

@@ -1,5 +1,6 @@
 """Finding the runs that a page is about."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,10 +43,18 @@ def test_a_run_is_called_by_its_experiment_and_a_directory_of_another_name(tmp_p
     assert list(titles.values()) == ["Copying", "Copying (again)"]
 
 
-def test_runs_of_one_name_are_told_apart_by_their_models(tmp_path: Path) -> None:
+def test_runs_of_one_name_are_told_apart_by_their_models_or_paths(tmp_path: Path) -> None:
     for place in ("a/copying", "b/copying", "b/loops"):
         save_run(tmp_path / place, place.split("/")[1])
     results = find_runs([tmp_path]).results
-    model = results[tmp_path / "a/copying"].header["model"]["name"]
-    titles = [run_titles(results)[tmp_path / place] for place in ("a/copying", "b/loops")]
-    assert titles == [f"Copying, {model}", "Loops"]
+    one, two, loops = (tmp_path / place for place in ("a/copying", "b/copying", "b/loops"))
+    model = results[one].header["model"]["name"]
+    assert run_titles(results) == {
+        one: f"Copying, {model}, {one}",
+        two: f"Copying, {model}, {two}",
+        loops: "Loops",
+    }
+    header = results[two].header
+    header = {**header, "model": {**header["model"], "name": "another model"}}
+    titles = run_titles({**results, two: replace(results[two], header=header)})
+    assert [titles[one], titles[two]] == [f"Copying, {model}", "Copying, another model"]

@@ -13,7 +13,7 @@ from ...fitting.default_lens import default_affine_lens, default_lens_file
 from ...intervention.patch import NextTokenPatch
 from ...intervention.sources import SOURCES, BackPatch, control_names
 from ...lens.affine import AffineLens
-from ...model.user_hooks import lasting_hooks
+from ...model.alterations import alteration
 from ..engine.input_files import Version, file_field, file_version
 from .forms import FORMS, PLAIN
 
@@ -137,16 +137,15 @@ class PatchSettings:
         That is the file of the model's default lens, if a form needs a lens and there is no `lens`.
         If the file is missing, the lens is fitted; `progress` shows a bar.
 
-        Raises `ValueError` if permanent hooks or hooks of torch are on the bridge: a lens of those
-        is not kept.
+        Raises `ValueError` if permanent hooks or hooks of torch are on the bridge, a module has
+        another forward, or `torch.autocast` is on: a lens of those is not kept.
         """
         if self.lens is not None or not any(FORMS[form].reads_lens for form in forms):
             return {}
-        if lasting_hooks(bridge):
+        if altered := alteration(bridge, temporary_hooks=False):
             raise ValueError(
-                "permanent hooks or hooks of torch are on the bridge, and a default lens is kept "
-                "for weights alone: take them off, or save a lens that was fitted under them and "
-                "give its file as the setting lens"
+                f"{altered}, and a default lens is kept for weights alone: undo that, or save a "
+                "lens that was fitted under it and give its file as the setting lens"
             )
         default_affine_lens(bridge, progress=progress)
         return {"default lens": str(default_lens_file(bridge))}

@@ -262,12 +262,13 @@ def _free_name(file: Path) -> Path:
 
 
 def _remove_unfinished(path: Path) -> None:
-    # The lock is held, so no process is writing the files that a killed process left unfinished. A
+    # The lock is held, so no process is writing the files that a killed process left unfinished.
+    # One that asks for the lock may try whether it can write, and remove what it tried with. A
     # directory inside may be another run, with a lock of its own.
     for leftover in path.rglob(UNFINISHED):
         inside = leftover.relative_to(path).parents[:-1]
         if not any((path / directory / _LOCK).exists() for directory in inside):
-            leftover.unlink()
+            leftover.unlink(missing_ok=True)
 
 
 def _write_holder(path: Path) -> None:

@@ -88,6 +88,10 @@ def test_a_run_with_hooks_that_last_needs_a_lens_of_its_own() -> None:
         assert (
             PatchSettings(lens="mine").other_files(bridge, ["surprised lens"], progress=False) == {}
         )
+    mlp = bridge.blocks[0].mlp
+    mlp.forward = mlp.forward
+    with pytest.raises(ValueError, match=r"another forward .* as the setting lens"):
+        PatchSettings().other_files(bridge, ["surprised lens"], progress=False)
 
 
 def test_a_gate_on_the_output_needs_a_gate() -> None:
