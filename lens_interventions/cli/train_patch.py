@@ -120,6 +120,7 @@ def train_patch(
     require_blocks(model, layer)
 
     from ..intervention.adapted_reader import Adapt, require_adapt
+    from ..intervention.training.loop import DivergenceError
     from ..intervention.training.options import TrainingOptions
     from ..intervention.training.train_patch import train_patch as train
 
@@ -150,21 +151,28 @@ def train_patch(
     bridge = load(model, device, dtype, revision)
     has_rank = strength is None and not full and source not in source_names("no news")
     with kept_beside(out) as partial:
-        result = train(
-            bridge,
-            documents,
-            layer=layer[0] if len(layer) == 1 else tuple(layer),
-            rank=(rank or "default") if has_rank else None,
-            source=source,
-            steps=steps,
-            seed=seed,
-            strength=strength,
-            adapt=cast(Adapt | None, adapt),
-            adapter_rank=adapter_rank,
-            options=options,
-            checkpoint=partial,
-            progress=True,
-        )
+        try:
+            result = train(
+                bridge,
+                documents,
+                layer=layer[0] if len(layer) == 1 else tuple(layer),
+                rank=(rank or "default") if has_rank else None,
+                source=source,
+                steps=steps,
+                seed=seed,
+                strength=strength,
+                adapt=cast(Adapt | None, adapt),
+                adapter_rank=adapter_rank,
+                options=options,
+                checkpoint=partial,
+                progress=True,
+            )
+        except DivergenceError as error:
+            if error.best is None:
+                raise
+            error.best.save(out)
+            step = error.best.settings["best_step"]
+            raise ValueError(f"{error}; {out} has the best write so far, of step {step}") from error
         result.write.save(out)
         typer.echo(f"wrote {out}", err=True)
         if figure is not None:

@@ -44,8 +44,8 @@ class PatchedLM(TemplateLM):
         super().__init__()
         context = int(bridge.cfg.n_ctx)
         max_length = context if max_length is None else max_length
-        require_counts(batch_size=batch_size)
-        require_whole_numbers(max_length=max_length, max_gen_toks=max_gen_toks)
+        require_whole_numbers(max_length=max_length, max_gen_toks=max_gen_toks, seed=seed)
+        require_counts(batch_size=batch_size, max_gen_toks=max_gen_toks)
         require_patch_or_none(patch)
         if patch is not None:
             patch.bind(bridge)  # checks that it fits the model

@@ -205,12 +205,12 @@ class NextTokenPatch(PatchFields):
     def from_json(cls, text: str) -> "NextTokenPatch":
         """The patch that `to_json` wrote.
 
-        Raises `ValueError` if the text is not a JSON object, a field is unknown or missing, or a
+        Raises `ValueError` if this is no text of a JSON object, a field is unknown or missing, or a
         field makes no sense, and `TypeError` if what should be a number is something else.
         """
         try:
             values = json.loads(text)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, TypeError):
             values = None
         if not isinstance(values, dict):
             raise ValueError(f"expected a JSON object with the fields of a patch, got {text!r:.60}")

@@ -9,6 +9,7 @@ import torch
 
 import lens_interventions as li
 from lens_interventions.intervention.training import loop as write_training
+from lens_interventions.intervention.training import options as training_options
 from tests.support.tiny import shared_bridge
 
 # The package has the command by this name.
@@ -112,6 +113,26 @@ def test_stopped_it_goes_on(run, corpus, tmp_path, monkeypatch):
     assert made[12:] == [10, 11]
     write = li.LearnedWrite.load(out)
     torch.testing.assert_close(write.up, expected().write.up.float(), rtol=0, atol=0)
+
+
+def test_the_best_write_of_a_training_that_diverges_is_saved(run, corpus, tmp_path, monkeypatch):
+    out = tmp_path / "patch.safetensors"
+    step = write_training.WriteTraining._step
+
+    def breaks(self):
+        step(self)
+        if self.state.step == 11:
+            self.state.leaves["bias"].data.fill_(float("nan"))
+
+    monkeypatch.setattr(write_training.WriteTraining, "_step", breaks)
+    options = functools.partial(training_options.TrainingOptions, evaluate_every=4)
+    monkeypatch.setattr(training_options, "TrainingOptions", options)
+    status, _, err = run(*arguments(corpus, out, "--window", 16, "--batch-size", 2))
+    assert status == 1
+    best = li.LearnedWrite.load(out).settings["best_step"]
+    assert best in (4, 8)
+    assert "nan after 12 steps" in err
+    assert f"{out} has the best write so far, of step {best}" in err
 
 
 @pytest.mark.parametrize(

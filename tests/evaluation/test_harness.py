@@ -297,6 +297,8 @@ def test_values_that_are_no_numbers_are_refused(llama):
         loglikelihood(li.as_harness_model(llama, patch), [("The people", " say")])
     with pytest.raises(ValueError, match="batch_size must be at least 1, got -1"):
         li.as_harness_model(llama, PATCH, batch_size=-1)
+    with pytest.raises(ValueError, match="max_gen_toks must be at least 1, got 0"):
+        li.as_harness_model(llama, PATCH, max_gen_toks=0)
 
 
 @pytest.mark.usefixtures("as_users_run")
@@ -306,6 +308,7 @@ def test_values_that_are_no_numbers_are_refused(llama):
         ([None], {}, r"one NextTokenPatch or None, got list \[None\]: call it once for each patch"),
         (PATCH, {"batch_size": "auto"}, "batch_size must be a whole number, got 'auto'"),
         (PATCH, {"max_gen_toks": 2.5}, "max_gen_toks must be a whole number, got 2.5"),
+        (PATCH, {"seed": "a"}, "seed must be a whole number, got 'a'"),
     ],
 )
 def test_arguments_of_another_type_are_refused(llama, patch, options, said):

@@ -122,6 +122,12 @@ def test_json_of_something_else_is_refused(text, message):
         NextTokenPatch.from_json(text)
 
 
+@pytest.mark.usefixtures("as_users_run")
+def test_what_is_no_text_is_no_json():
+    with pytest.raises(ValueError, match=r"expected a JSON object .*, got None"):
+        NextTokenPatch.from_json(None)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("mode", modes.MODES)
 def test_a_negative_strength_goes_the_other_way(llama, tokens, mode):

@@ -1,12 +1,13 @@
 """Checks of the options of a training, before it begins."""
 
+import math
 from collections.abc import Sequence
 
 from jaxtyping import Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...model.argument_types import require_counts, require_whole_numbers
+from ...model.argument_types import require_counts, require_numbers, require_whole_numbers
 from ...model.other_weights import name_of_weights
 from ...model.partial_run import refuse_late_hooks
 from ..adapted_reader import require_adapt
@@ -52,7 +53,11 @@ def check_reach(
 
 
 def check_strength(strength: float | None, options: TrainingOptions) -> None:
-    """Raise `ValueError` for options that would change nothing of a write of fixed strength."""
+    """Raise `ValueError` or `TypeError` for a strength that is none, or makes options useless."""
+    if strength is not None:
+        require_numbers(strength=strength)
+        if not math.isfinite(strength):
+            raise ValueError(f"strength must be finite, got {strength}")
     if strength is not None and options.write_penalty:
         raise ValueError(
             f"a write of strength {strength} is fixed: a write_penalty of {options.write_penalty} "

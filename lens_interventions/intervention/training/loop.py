@@ -33,7 +33,13 @@ _STREAM_ROWS = 2048
 
 
 class DivergenceError(ValueError):
-    """A held-out loss is not finite."""
+    """A held-out loss is not finite.
+
+    Attributes:
+        best: the write of the best step before, if one was better than no write.
+    """
+
+    best: LearnedWrite | None = None
 
 
 class WriteTraining:
@@ -80,7 +86,12 @@ class WriteTraining:
                 last = state.step == self._steps
                 due = last or state.step % self._options.evaluate_every == 0
                 if due and (not state.held_out or state.held_out[-1]["step"] < state.step):
-                    self._evaluate()
+                    try:
+                        self._evaluate()
+                    except DivergenceError:
+                        if checkpoint is not None:  # it has the best step
+                            state.save(checkpoint, self._settings)
+                        raise
                 if last or self._out_of_patience():
                     show_as_done(bar)
                     break

@@ -4,8 +4,23 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ...model.argument_types import require_counts
+from ...model.argument_types import (
+    python_numbers,
+    require_counts,
+    require_instance,
+    require_numbers,
+)
 from ..learned_write import require_learnable
+
+_NUMBERS = (
+    "learning_rate",
+    "warmup",
+    "final_rate",
+    "weight_decay",
+    "max_gradient_norm",
+    "write_penalty",
+    "change_penalty",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +56,7 @@ class TrainingOptions:
             penalties measure what is left after rounding to the model's dtype.
 
     Raises `ValueError` if an option makes no sense, and `TypeError` if a count or position is not a
-    whole number.
+    whole number, or another option of another type than here.
     """
 
     bias: bool = True
@@ -63,6 +78,9 @@ class TrainingOptions:
     change_penalty: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("bias", "input_gate"):
+            require_instance(name, python_numbers(getattr(self, name)), bool)
+        require_numbers(**{name: python_numbers(getattr(self, name)) for name in _NUMBERS})
         require_counts(
             batch_size=self.batch_size,
             evaluate_every=self.evaluate_every,

@@ -28,7 +28,7 @@ from ..sources import SOURCES
 from ..teacher_forcing.self_check import require_two_streams
 from .checks import check_base, check_reach, check_reader, check_write
 from .corpus import Corpora, TrainingCorpus, split_corpus
-from .loop import WriteTraining
+from .loop import DivergenceError, WriteTraining
 from .options import TrainingOptions
 from .parameters import WriteParameters
 from .reader_parameters import ReaderParameters
@@ -117,7 +117,8 @@ def train_patch(
     Raises `ValueError` if options make no sense, the base belongs to another model or does not fit
     them, there is too little text, a hook is on a block that is trained through (with a `store` or
     a `checkpoint`, on any; nor may a module have another forward, or `torch.autocast` be on), a
-    held-out loss is not finite, the checkpoint belongs to another training, the model is in
+    held-out loss is not finite (the error's `best` is then the best write so far, if there is one),
+    the checkpoint belongs to another training, the model is in
     training mode or has a reader on already, or the call is, or the model was loaded, inside
     `torch.inference_mode`; `TypeError` if one text is given where several are expected, `options`,
     `base` or `store` is of another class, or `rank`, `adapter_rank`, `steps` or `save_every` is not
@@ -145,6 +146,7 @@ def train_patch(
     layers = plain.layers
     if adapt is not None and adapter_rank is None:
         adapter_rank = ADAPTER_RANK
+    strength = python_numbers(strength)
     check_reader(bridge, strength, adapt, adapter_rank, options)
     require_whole_numbers(seed=seed)
     if checkpoint is not None:
@@ -226,9 +228,15 @@ def train_patch(
             bound, ours.training, options, rank=rank, strength=strength, seed=seed
         )
         run = WriteTraining(bridge, bound, parameters, reader, ours, preserved, options, settings)
-        run.to_the_end(None if checkpoint is None else Path(checkpoint), save_every, progress)
-    n_tokens = sum(map(len, ours.training.pieces))
-    return _result(run, {**settings, "tokens": n_tokens})
+        settings = {**settings, "tokens": sum(map(len, ours.training.pieces))}
+        try:
+            run.to_the_end(None if checkpoint is None else Path(checkpoint), save_every, progress)
+        except DivergenceError as error:
+            if run.state.best_step > 0:
+                error.best = _result(run, settings).write
+                error.add_note(f"`best` of this error is the write of step {run.state.best_step}")
+            raise
+    return _result(run, settings)
 
 
 def _result(run: WriteTraining, settings: dict[str, Any]) -> TrainedPatch:

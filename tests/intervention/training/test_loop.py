@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import lens_interventions as li
+from lens_interventions.intervention.training.loop import DivergenceError, WriteTraining
 from tests.support.small_training import (
     NO_STEPS,
     SMALL,
@@ -234,3 +235,28 @@ def test_centred_embeddings_lack_what_all_tokens_have_in_common(scale):
         changes[embedding] = result.curve["change"].abs().max()
     assert changes["W_E"] > 1e-4
     assert changes["W_E_centred"] < 1e-12
+
+
+def test_a_training_that_diverges_gives_its_best_write(monkeypatch, tmp_path):
+    bridge, texts = shared_bridge("llama"), random_texts()
+    held_out = [text for text in texts if len(text) <= SMALL.window][:4]
+    options = {"held_out": held_out, "steps": 12, "checkpoint": tmp_path / "training"}
+    whole = train(bridge, texts, **{**options, "checkpoint": None}).held_out.set_index("step")
+    step = WriteTraining._step
+
+    def breaks(self):
+        step(self)
+        if self.state.step == 9:
+            self.state.leaves["bias"].data.fill_(math.nan)
+
+    monkeypatch.setattr(WriteTraining, "_step", breaks)
+    found = []
+    for _ in range(2):  # the second time from the checkpoint
+        with pytest.raises(DivergenceError, match="the held-out loss is nan after 12 st") as caught:
+            train(bridge, texts, **options, save_every=100)
+        found.append(caught.value.best)
+    best = whole["loss"].loc[:9].idxmin()
+    assert found[0].settings["best_step"] == best > 0
+    log_probs = li.teacher_forced_log_probs(bridge, held_out, found[0].patch())
+    assert -float(log_probs.nanmean()) == pytest.approx(whole["loss"][best], abs=1e-9)
+    assert_same_bits(*found)

@@ -28,3 +28,19 @@ def test_options_that_make_no_sense(fields, message, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=message):
         li.TrainingOptions(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"bias": "no"}, "bias must be of the class bool, got str 'no'"),
+        ({"input_gate": 1}, "input_gate must be of the class bool, got int 1"),
+        ({"learning_rate": "a"}, "learning_rate must be a number, got str 'a'"),
+        ({"final_rate": None}, "final_rate must be a number, got NoneType None"),
+        ({"write_penalty": True}, "write_penalty must be a number, got bool True"),
+    ],
+)
+@pytest.mark.usefixtures("as_users_run")
+def test_options_of_another_type(fields, message):
+    with pytest.raises(TypeError, match=message):
+        li.TrainingOptions(**fields)

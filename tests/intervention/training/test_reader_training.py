@@ -1,6 +1,7 @@
 """Training a reader: its gradient, what it learns where that is known, interruptions, its file."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -183,12 +184,18 @@ class TestRefusals:
             ({"adapt": "mlp"}, "adapt must be 'attention' or 'attention\\+mlp'; got 'mlp'"),
             ({"adapter_rank": 2}, "is the rank of what adapt= trains: give adapt="),
             ({"adapt": "attention", "adapter_rank": 0}, "adapter_rank must be from 1 to"),
+            ({"adapt": "attention", "strength": math.nan}, "strength must be finite, got nan"),
         ],
     )
     @pytest.mark.usefixtures("as_users_run")
     def test_what_makes_no_sense(self, options, message):
         with pytest.raises(ValueError, match=message):
             train(shared_bridge("llama"), **options)
+
+    @pytest.mark.usefixtures("as_users_run")
+    def test_a_strength_that_is_no_number(self):
+        with pytest.raises(TypeError, match="strength must be a number, got str 'a'"):
+            train(shared_bridge("llama"), adapt="attention", strength="a")
 
     def test_a_reader_upon_a_reader(self):
         bridge = shared_bridge("llama")

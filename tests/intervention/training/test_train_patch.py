@@ -212,10 +212,11 @@ class TestRefusals:
         result = train(bridge, options=dataclasses.replace(SMALL, embedding="W_U"))
         assert result.held_out["change"].abs().max() > 0
 
-    @pytest.mark.parametrize("strength", [float("nan"), float("inf")])
-    def test_a_loss_that_is_no_number(self, strength):
-        with pytest.raises(ValueError, match="the held-out loss is nan after 0 steps"):
-            train(shared_bridge("llama"), strength=strength, adapt="attention")
+    def test_a_loss_that_is_no_number(self):
+        bridge = tiny_bridge("llama", dtype=torch.float32)
+        with pytest.raises(ValueError, match="the held-out loss is nan after 0 steps") as caught:
+            train(bridge, strength=1e300, adapt="attention")  # infinite in float32
+        assert caught.value.best is None
 
     @pytest.mark.parametrize("lasting", [True, False])
     def test_hooks_that_a_checkpoint_or_a_store_could_not_record(self, lasting, tmp_path):
