@@ -18,6 +18,7 @@ pytestmark = pytest.mark.usefixtures("as_users_run")
 
 BRIDGE = shared_bridge("llama")
 TOKENS = [[5, 17, 4, 44]]
+READ = li.logit_lens(BRIDGE, TOKENS)
 SPARSE = li.NextTokenPatch(layer=1, strength=0.5, mode=lambda *_: None)
 PATCH = li.NextTokenPatch(layer=1, strength=0.5)
 LENS = li.AffineLens(torch.zeros(2, 32, 32), torch.zeros(2, 32), "any weights", {})
@@ -119,6 +120,18 @@ def teacher_forced(patch=None, **options):
             TypeError,
             r"mean must be a tensor, got list \[0.0",
         ),
+        (
+            lambda: READ.plot(batch="a"),
+            TypeError,
+            "batch must be a whole number, got 'a'",
+        ),
+        (lambda: READ.leaders("a"), TypeError, "position must be a whole number, got 'a'"),
+        (
+            lambda: li.logit_lens(BRIDGE, TOKENS, positions=True),
+            TypeError,
+            "positions must be a whole number, .* got True",
+        ),
+        (lambda: READ[True], TypeError, "indexed by one position or a slice of them, got True"),
         (lambda: generate(patch=3), TypeError, "patch must be a NextTokenPatch, .* got int 3"),
         (
             lambda: li.rescue(BRIDGE, ["the fox"], [PATCH], progress=False),

@@ -158,8 +158,12 @@ def _content(file: Path) -> str:
 def _lens_options(
     stat: str, layers: str | None, positions: str | None, watch: list[str], compare_with: str
 ) -> dict[str, Any]:
-    from ..lens.statistics import drawn
+    from ..lens.statistics import STATISTICS, drawn
 
+    if stat in STATISTICS and STATISTICS[stat].kind == "agrees":
+        raise ValueError(
+            f"{stat} is true or false and not drawn: --out FILE.csv or .json has it in a column"
+        )
     if stat not in drawn():
         raise ValueError(f"unknown statistic {stat!r}; choose one of {', '.join(drawn())}")
     statistic = drawn()[stat]

@@ -64,7 +64,8 @@ def refine_affine_lens(
         not trained on.
     - `steps`: at most so many.
     - `learning_rate`: the highest learning rate of the schedule.
-    - `batch`: the least number of tokens in a step, which takes whole windows.
+    - `batch`: the least number of tokens in a step, which takes whole windows; all that there are
+        to train on if they have fewer.
     - `evaluate_every`: how many steps lie between measurements of the held-out KL. The map of each
         layer is kept if it is the best so far.
     - `patience`: stop when the mean over layers has not fallen by a thousandth of itself for this
@@ -100,6 +101,7 @@ def refine_affine_lens(
     windows = list(token_pieces(bridge, texts, length=window, prepend_bos=prepend_bos))
     windows = [piece for piece in windows if len(piece) > 1]
     kept_out, train = _split(windows, held_out)
+    batch = min(batch, sum(map(len, train)))
     order = torch.Generator().manual_seed(operator.index(seed))
     training = _Training(head, lens, _streams(bridge, kept_out), learning_rate, steps)
     best = training.measure()

@@ -85,7 +85,7 @@ def _selection(positions: Any) -> Slice:
         if isinstance(positions, tuple):  # which is a slice to TransformerLens
             return Slice(_range_parts(positions))  # type: ignore[arg-type]
         numbers = list(positions) if isinstance(positions, range) else python_numbers(positions)
-        unlisted = isinstance(numbers, str | bytes | Set | Mapping | Iterator)
+        unlisted = isinstance(numbers, bool | str | bytes | Set | Mapping | Iterator)
         if unlisted or getattr(positions, "ndim", 1) > 1:
             raise wrong
         if not isinstance(numbers, Collection):

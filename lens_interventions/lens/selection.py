@@ -7,13 +7,18 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ..drawing.labels import counted
+from ..model.argument_types import require_whole_numbers
 from .trajectory_fields import TrajectoryFields
 
 Read = TypeVar("Read", bound=TrajectoryFields)
 
 
 def require_prompt(number: int, n_prompts: int) -> None:
-    """Raise `ValueError` unless a batch has such a prompt, counted from either end."""
+    """Raise `ValueError` unless a batch has such a prompt, counted from either end.
+
+    Raises `TypeError` for what is not a whole number.
+    """
+    require_whole_numbers(batch=number)
     if not -n_prompts <= number < n_prompts:
         raise ValueError(
             f"prompt {number} does not exist: there {'is' if n_prompts == 1 else 'are'} "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from .._files import load_tensors, restored, save_tensors
 from ..drawing.theme import ThemeName
+from ..model.argument_types import require_whole_numbers
 from .cells import whole_range
 from .commitment import Commitment, find_commitment
 from .figures.grid import Grid, make_grid, watched_names
@@ -75,6 +76,7 @@ class Trajectory(TrajectoryFields):
             if isinstance(positions, slice):
                 at: slice | int = whole_range(positions)
             else:
+                require_whole_numbers(position=positions)
                 at = operator.index(positions)
         except TypeError as error:
             raise TypeError(
@@ -124,8 +126,10 @@ class Trajectory(TrajectoryFields):
         - `position`: a column of the prompt; negative numbers count from its end.
         - `batch`: which prompt.
 
-        Raises `IndexError` if there is no such column, `ValueError` if there is no such prompt.
+        Raises `IndexError` if there is no such column, `ValueError` if there is no such prompt, and
+        `TypeError` if one of these is not a whole number.
         """
+        require_whole_numbers(position=position)
         top_ids = self.prompt(batch).top_ids[:, 0]
         width = top_ids.shape[1]
         if not -width <= position < width:
@@ -295,7 +299,8 @@ class Trajectory(TrajectoryFields):
         **Arguments:**
 
         - `statistic`: `"top1"` (coloured by the guess's logit) or the name of a statistic of
-            `Trajectory` such as `"final_rank"`, `"kl_input"`, `"entropy"`, `"watched_rank"`.
+            `Trajectory` such as `"final_rank"`, `"kl_input"`, `"entropy"`, `"watched_rank"`, but
+            not `"agrees_…"`, which is true or false.
         - `batch`: which prompt.
         - `every`: keep every n-th layer with all its points, and always the last one; by default n
             is such that about 32 rows are kept.

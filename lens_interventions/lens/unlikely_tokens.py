@@ -150,7 +150,8 @@ def unlikely_components(
 
     - `texts`: any iterable of texts, each cut to `max_tokens`; of a tensor, every row is one.
     - `below`: the probability at the output under which a token is unlikely.
-    - `directions`: how many tokens are drawn for each text, and how many random directions.
+    - `directions`: how many tokens are drawn for each text, and how many random directions; as many
+        as the vocabulary has if it has fewer.
     - `likely`: how many of the likeliest tokens of each position stand for likely ones.
     - `skip_first`: leave out this many tokens of each text: the first is an outlier. A text whose
         other tokens are all equal is left out too, since its residuals may not vary.

@@ -38,6 +38,11 @@ def text(tmp_path: Path) -> Path:
     ("arguments", "status", "message"),
     [
         (("lens", "a", "--stat", "foo"), 2, "unknown statistic 'foo'"),
+        (
+            ("lens", "a", "--stat", "agrees_final"),
+            2,
+            "agrees_final is true or false and not drawn: --out FILE.csv or .json has it",
+        ),
         (("lens", "a", "--layers", "99"), 2, "residual point 99 does not exist"),
         (
             ("lens", "a", "--layers", "0:2", "--commitment", "top1"),

@@ -193,12 +193,13 @@ def _watched_index(
 ) -> int:
     if token is None:
         return 0
-    for index, id_ in enumerate(watched):
-        if token in (id_, vocab[id_]):
+    names = watched_names(watched, vocab)
+    for index, (id_, name) in enumerate(zip(watched, names, strict=True)):
+        if token in (id_, name):
             return index
-    raise ValueError(
-        f"{token!r} was not watched; watched tokens are {watched_names(watched, vocab)}"
-    )
+    if token in [vocab[id_] for id_ in watched]:
+        raise ValueError(f"several watched tokens read {token!r}: choose one of {names}")
+    raise ValueError(f"{token!r} was not watched; watched tokens are {names}")
 
 
 def _lines(

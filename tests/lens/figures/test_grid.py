@@ -1,5 +1,7 @@
 """Which rows and which token a grid shows, and what it refuses."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -57,6 +59,18 @@ def test_watched_tokens_are_chosen_by_id_or_text(trajectory):
         expected = position("watched_rank", trajectory.watched_rank[:, 0, :, 1])
         np.testing.assert_allclose(numbers(heat(figure).z), expected, atol=5.1e-5)
         assert "·mean" in figure.layout.title.text
+
+
+def test_watched_tokens_that_read_alike_are_chosen_by_name_or_id(llama):
+    read = logit_lens(llama, "the people say", watch=[5, 6])
+    piece = "\N{REPLACEMENT CHARACTER}"
+    alike = replace(read, vocab={**read.vocab, 5: piece, 6: piece})
+    expected = numbers(heat(alike.plot("watched_rank", token=6)).z)
+    name = f"{piece} 6"
+    assert f"watched_rank[{name}]" in alike.to_dataframe()
+    np.testing.assert_array_equal(numbers(heat(alike.plot("watched_rank", token=name)).z), expected)
+    with pytest.raises(ValueError, match=f"several watched tokens read '{piece}'"):
+        alike.plot("watched_rank", token=piece)
 
 
 @pytest.mark.parametrize(
