@@ -118,12 +118,12 @@ def train_patch(
     them, there is too little text, a hook is on a block that is trained through (with a `store` or
     a `checkpoint`, on any; nor may a module have another forward, or `torch.autocast` be on), a
     held-out loss is not finite (the error's `best` is then the best write so far, if there is one),
-    the checkpoint belongs to another training, the model is in
-    training mode or has a reader on already, or the call is, or the model was loaded, inside
-    `torch.inference_mode`; `TypeError` if one text is given where several are expected, `options`,
-    `base` or `store` is of another class, or `rank`, `adapter_rank`, `steps` or `save_every` is not
-    a whole number; `NotImplementedError` if the two streams do not fit the model, or its blocks
-    have no matrices that can be adapted; `OSError` if the checkpoint cannot be written.
+    the checkpoint belongs to another training, the model is in training mode or has a reader on
+    already, or the call is, or the model was loaded, inside `torch.inference_mode`; `TypeError` if
+    one text is given where several are expected, `options`, `base` or `store` is of another class,
+    `strength` is not a number, or `rank`, `adapter_rank`, `steps` or `save_every` is not a whole
+    number; `NotImplementedError` if the two streams do not fit the model, or its blocks have no
+    matrices that can be adapted; `OSError` if the checkpoint cannot be written.
     """
     require_gradients("train_patch", bridge)
     options = TrainingOptions() if options is None else options
