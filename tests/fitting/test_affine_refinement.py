@@ -137,6 +137,15 @@ def test_refinement_is_adamw_on_texts_after_the_held_out_with_each_map_clipped_a
         torch.testing.assert_close(refined.bias[layer], best[layer][2], rtol=0, atol=1e-5)
 
 
+def test_a_step_takes_no_window_twice():
+    bridge, texts = shared_bridge("llama"), random_texts(20)
+    lens = fit_affine_lens(bridge, texts, full_length=False, progress=False)
+    options = {"steps": 2, "held_out": 240, "evaluate_every": 2, "progress": False}
+    refined = refine_affine_lens(bridge, lens, texts, batch=10**6, **options)
+    # Of 20 texts of 24 tokens 10 are held out.
+    assert refined.settings["refined"]["tokens"] == 2 * 10 * 23
+
+
 def test_refinement_refuses_too_little_text():
     bridge = shared_bridge("llama")
     lens = fit_affine_lens(bridge, random_texts(20), progress=False)

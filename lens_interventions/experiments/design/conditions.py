@@ -138,7 +138,8 @@ class PatchSettings:
         If the file is missing, the lens is fitted; `progress` shows a bar.
 
         Raises `ValueError` if permanent hooks or hooks of torch are on the bridge, a module has
-        another forward, or `torch.autocast` is on: a lens of those is not kept.
+        another forward or runs a kernel of transformers, or `torch.autocast` is on: a lens of those
+        is not kept.
         """
         if self.lens is not None or not any(FORMS[form].reads_lens for form in forms):
             return {}

@@ -54,16 +54,17 @@ def check_reach(
 
 def check_strength(strength: float | None, options: TrainingOptions) -> None:
     """Raise `ValueError` or `TypeError` for a strength that is none, or makes options useless."""
-    if strength is not None:
-        require_numbers(strength=strength)
-        if not math.isfinite(strength):
-            raise ValueError(f"strength must be finite, got {strength}")
-    if strength is not None and options.write_penalty:
+    if strength is None:
+        return
+    require_numbers(strength=strength)
+    if not math.isfinite(strength):
+        raise ValueError(f"strength must be finite, got {strength}")
+    if options.write_penalty:
         raise ValueError(
             f"a write of strength {strength} is fixed: a write_penalty of {options.write_penalty} "
             "cannot make it shorter; leave out one of them"
         )
-    if strength is not None and options.input_gate:
+    if options.input_gate:
         raise ValueError(
             f"a write of strength {strength} is the embedding itself, which no gate scales: leave "
             "out input_gate, or the strength"
