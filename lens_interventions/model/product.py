@@ -16,8 +16,9 @@ from torch.nn import functional
 
 # Smaller shares of an average count as none.
 _NEGLIGIBLE = 1e-30
-# Of fewer rows, MKL adds up all products of a row one after the other: with the embedding of
-# SmolLM2, whose rows have much in common, errors of an average are then 200 times as large (5e-5).
+# MKL adds up all products of a row one after the other if there are fewer than four rows, and with
+# several threads also those of the last rows if there are not fours of them: with the embedding of
+# SmolLM2, whose rows have much in common, an average's errors are then 200 times as large (5e-5).
 _WELL_SUMMED = 8
 
 
@@ -73,8 +74,8 @@ def weighted_rows(
         return product(x, weight.T, fast=fast)
     rows = torch.hardshrink(x, _NEGLIGIBLE).reshape(-1, len(weight))
     n = len(rows)
-    if n < _WELL_SUMMED:
-        rows = functional.pad(rows, (0, 0, 0, _WELL_SUMMED - n))
+    if missing := -n % _WELL_SUMMED:
+        rows = functional.pad(rows, (0, 0, 0, missing))
     return product(rows, weight.T, fast=fast)[:n].view(*x.shape[:-1], -1)
 
 

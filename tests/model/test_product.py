@@ -1,5 +1,7 @@
 """The faster product is the plain one, wherever it is taken."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -49,9 +51,12 @@ def test_weighted_rows_are_the_product_to_float32_rounding(factors, fast):
     torch.testing.assert_close(found, x.double() @ weight.double().T, rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("shape", [(1,), (3,), (2, 5), ()])
-def test_an_average_is_as_exact_for_one_row_as_for_many(shape):
+def test_an_average_is_as_exact_for_one_row_as_for_many(shape, threads, request):
     """Of as many rows as SmolLM2's embedding, which have something in common."""
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(0)
     weight = 0.1 * torch.randn(49_152, 64, generator=generator) + 0.6
     x = (5 * torch.randn(*shape, len(weight), generator=generator)).softmax(-1)
@@ -126,7 +131,8 @@ def test_an_average_has_the_gradient_of_the_plain_product(factors):
     x, weight = factors[0].softmax(-1).requires_grad_(), factors[1][:40]
     (found,) = torch.autograd.grad(weighted_rows(x, weight, fast=False).square().sum(), x)
     (expected,) = torch.autograd.grad((x @ weight).square().sum(), x)
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    # With several threads the product of as many rows as are well summed has other roundings.
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize(("rows", "tried"), [(1, 2), (3, 8), (32, 32), (33, 100), (101, 256)])
