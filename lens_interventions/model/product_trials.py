@@ -1,10 +1,11 @@
 """Trials of which product with a matrix is the fastest on the processor at hand.
 
 On AMD's processors with AVX-512, MKL has a third to two thirds of oneDNN's speed with a few rows,
-and on one of three half of it with many, too. On one with AVX2 alone, both multiply many rows
-alike, and MKL takes up to twice as long with a few, as in decoding. On Intel's, both multiply many
-rows alike, with one or two oneDNN takes up to twice as long, and from four to some 100 rows MKL
-takes half to nine tenths of its time if the weight is packed.
+and on one of three half of it with many, too; on another, seven tenths with many rows and a wide
+weight. On one with AVX2 alone, both multiply many rows alike, and MKL takes up to twice as long
+with a few, as in decoding. On Intel's, both multiply many rows alike, with one or two oneDNN takes
+up to twice as long, and from four to some 100 rows MKL takes half to nine tenths of its time if the
+weight is packed.
 
 A faster product is used only if it runs, and if a test finds it as exact as the plain product and
 clearly faster. For oneDNN, a copy of the weight in order saves up to half of the time of a few
@@ -151,7 +152,7 @@ def _is_faster(shape: tuple[int, int], rows: int) -> bool:
 
     The processor decides it, the shape of the weight and the number of rows. For a few rows, the
     weight is as `in_order` gives it. Each is tested once in a process, so that equal calls have
-    equal results; all shapes of a small model take up to a tenth of a second.
+    equal results; all shapes of a small model take up to 0.3 seconds.
     """
     d_out, d_in = shape
     x, weight = _factors(rows, d_in, d_out)
