@@ -16,9 +16,10 @@ from torch.nn import functional
 
 # Smaller shares of an average count as none.
 _NEGLIGIBLE = 1e-30
-# MKL adds up all products of a row one after the other if there are fewer than four rows, and with
-# several threads also those of the last rows if there are not fours of them: with the embedding of
-# SmolLM2, whose rows have much in common, an average's errors are then 200 times as large (5e-5).
+# MKL adds up all products of a row one after the other if there are fewer than four rows. With
+# several threads it does the same for the last of a few rows, unless their number is a multiple of
+# four. With the embedding of SmolLM2, whose rows have much in common, errors of an average are then
+# 200 times as large (5e-5).
 _WELL_SUMMED = 8
 
 

@@ -152,7 +152,7 @@ def _is_faster(shape: tuple[int, int], rows: int) -> bool:
 
     The processor decides it, the shape of the weight and the number of rows. For a few rows, the
     weight is as `in_order` gives it. Each is tested once in a process, so that equal calls have
-    equal results; all shapes of a small model take up to 0.3 seconds.
+    equal results; all shapes of a small model take about 0.3 seconds.
     """
     d_out, d_in = shape
     x, weight = _factors(rows, d_in, d_out)

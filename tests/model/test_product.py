@@ -131,8 +131,8 @@ def test_an_average_has_the_gradient_of_the_plain_product(factors):
     x, weight = factors[0].softmax(-1).requires_grad_(), factors[1][:40]
     (found,) = torch.autograd.grad(weighted_rows(x, weight, fast=False).square().sum(), x)
     (expected,) = torch.autograd.grad((x @ weight).square().sum(), x)
-    # With several threads the product of as many rows as are well summed has other roundings.
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+    # Padded rows may be summed in another order: a few units of float32 in numbers up to 16.
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("rows", "tried"), [(1, 2), (3, 8), (32, 32), (33, 100), (101, 256)])
@@ -151,11 +151,15 @@ def test_few_rows_and_many_are_asked_about_apart(monkeypatch, factors):
     assert not is_faster(factors[1])
 
 
-def test_weights_of_different_shapes_are_asked_about_apart(monkeypatch, factors):
-    """On an Intel Xeon, oneDNN multiplies eight rows faster by a wide weight alone."""
+@pytest.mark.parametrize("rows", [4, None])
+def test_weights_of_different_shapes_are_asked_about_apart(monkeypatch, factors, rows):
+    """On an Intel Xeon, oneDNN multiplies eight rows faster by a wide weight alone.
+
+    On an AMD EPYC, it is clearly faster with many rows by a wide weight alone.
+    """
     monkeypatch.setattr(product_trials, "_is_faster", lambda shape, _rows: shape[0] > 8)
     weight = factors[1]
-    assert [*are_faster([weight, weight[:4], weight], rows=4)] == [True, False, True]
+    assert [*are_faster([weight, weight[:4], weight], rows=rows)] == [True, False, True]
 
 
 @pytest.mark.parametrize("fast", [True, False])
