@@ -12,7 +12,7 @@ from .attention_cache import as_argument
 from .capabilities import fills_cache, frequencies_change_after
 from .hooks import capture, missing_hooks, require_hooks
 from .kinds import ReadableModel, architecture
-from .points import hook_name
+from .points import INPUT, hook_name
 from .tokens import TokenBatch
 from .user_hooks import has_user_hooks
 
@@ -74,14 +74,17 @@ def residual_chunks(
 
     For a long text, only the keys and values are held, and neither the whole residual stream nor
     the attention scores. A text is one chunk if it is short, if there are hooks on the bridge,
-    which may have been made for the whole text, if its length turns on other rotary frequencies, or
-    on a `HookedTransformer`.
+    which may have been made for the whole text, if its length turns on other rotary frequencies, if
+    only the input is asked for, or on a `HookedTransformer`.
 
     Raises `ValueError` if the model has no such point or the batch is padded on the left.
     """
     _require_no_left_padding(batch)
     width = batch.tokens.shape[1]
-    if width <= _WHOLE or has_user_hooks(bridge) or not _may_be_cut(bridge, width):
+    # Learned positions are counted from the keys in the cache, and below the first block there are
+    # none.
+    whole = width <= _WHOLE or set(labels) <= {INPUT}
+    if whole or has_user_hooks(bridge) or not _may_be_cut(bridge, width):
         yield 0, dict(zip(labels, residuals(bridge, batch, labels), strict=True))
         return
     cache = DynamicCache()

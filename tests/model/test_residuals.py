@@ -46,6 +46,20 @@ def test_a_long_text_in_chunks_is_the_text_whole(bridge, monkeypatch):
                 )
 
 
+@pytest.mark.parametrize("architecture", ["gpt2", "opt", "gpt_bigcode", "llama"])
+@pytest.mark.parametrize("label", ["0_pre", "0_mid", "1_pre"])
+def test_a_single_point_of_a_long_text_is_that_of_the_text_whole(architecture, label, monkeypatch):
+    """Also the input, where the positions of later chunks are not known from any key."""
+    bridge = shared_bridge(architecture)
+    batch = token_batch(bridge, TOKENS.repeat(1, 3))
+    (expected,) = residuals.residuals(bridge, batch, [label])
+    monkeypatch.setattr(residuals, "_WHOLE", 16)
+    monkeypatch.setattr(residuals, "_CHUNK_ROWS", 14)
+    chunks = [streams[label] for _, streams in residuals.residual_chunks(bridge, batch, [label])]
+    assert (len(chunks) == 1) is (label == "0_pre")
+    torch.testing.assert_close(torch.cat(chunks, dim=1), expected, rtol=0, atol=SHAPE_ATOL)
+
+
 def test_long_texts_alone_run_in_chunks(monkeypatch):
     """Two texts of 36 tokens, 14 rows at a time; hooks of the user see them whole."""
     bridge, texts = shared_bridge("llama"), TOKENS.repeat(1, 3)

@@ -88,9 +88,12 @@ def test_log_probs_of_texts_longer_than_a_chunk(llama, monkeypatch):
         dataclasses.replace(PATCH, gate=4.5, gate_on="output"),
     ],
 )
-def test_texts_that_run_in_chunks_below_the_patch(llama, patch, monkeypatch):
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_texts_that_run_in_chunks_below_the_patch(architecture, layer, patch, monkeypatch):
     """What the clean run keeps of each chunk is put together in order."""
-    tokens = random_tokens(2, 24)
+    llama, tokens = shared_bridge(architecture), random_tokens(2, 24)
+    patch = dataclasses.replace(patch, layer=layer)
     whole = teacher_forced_log_probs(llama, tokens, [patch, None])
     assert (whole[0] - whole[1]).abs().max() > 1e-3
     monkeypatch.setattr("lens_interventions.model.residuals._WHOLE", 8)
