@@ -22,7 +22,7 @@ from ...model.precision import as_double
 from ...model.readout import readout
 from ...model.residuals import residuals
 from ...model.tokens import TokenBatch
-from ..design.sequences import token_list
+from ..design.sequences import continuation, token_list
 from ..engine.work_units import unit_kind
 
 ASKED, OTHER, PLAIN = "with the word", "with another word", "without a word"
@@ -46,7 +46,7 @@ def measure_request(
     off before the word.
     """
     prompts = _prompts(bridge, item)
-    word = token_list(bridge, f" {item['word']}")[0]
+    word = _first_token(bridge, item)
     written = generate(bridge, list(prompts.values()), max_new_tokens=new_tokens)
     assert written.texts is not None
     said = dict(zip(prompts, written.texts, strict=True))
@@ -117,7 +117,7 @@ def measure_sources(
     start, end = differ[0], differ[-1] + 1
     begin = len(prompts[ASKED])
     places = {WORD: slice(start, end), REST: slice(end, begin), SENTENCE: slice(begin, None)}
-    word = token_list(bridge, f" {item['word']}")[0]
+    word = _first_token(bridge, item)
     labels = [f"{layer}_pre" for layer in layers]
     *instead, last = residuals(bridge, _batch(bridge, other), [*labels, FINAL])
 
@@ -179,6 +179,11 @@ def _prompts(bridge: TransformerBridge, item: dict[str, str]) -> dict[str, list[
         request: chat_tokens(bridge, [{"role": "user", "content": text}])
         for request, text in said.items()
     }
+
+
+def _first_token(bridge: TransformerBridge, item: dict[str, str]) -> int:
+    """The first token of the word, where the fixed sentence goes on with it."""
+    return continuation(bridge, item["sentence"], f" {item['word']}")[0]
 
 
 def _before_word(bridge: TransformerBridge, ids: list[int], word: str) -> list[int]:

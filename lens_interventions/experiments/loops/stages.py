@@ -14,7 +14,13 @@ from ..design.conditions import NO_PATCH, Arm, control_arms, grid
 from ..design.prompts import drawn, halves, prompt_items
 from ..design.rules import GREEDY, Rule
 from ..design.samples import measure_samples
-from ..design.sequences import REPORT, SELECTION, beginning, token_list
+from ..design.sequences import (
+    REPORT,
+    SELECTION,
+    beginning,
+    continuation,
+    token_list,
+)
 from ..design.setting_checks import require_room
 from ..engine.results import Tables
 from ..engine.run import Stage
@@ -138,7 +144,7 @@ def passage_items(bridge: TransformerBridge, settings: LoopsSettings) -> list[di
         {
             **item,
             "start": start,
-            "said": token_list(bridge, f" {passage.text}"),
+            "said": continuation(bridge, passage.text, f" {passage.text}"),
             "rounds": settings.rounds,
         }
         for item, passage in drawn(

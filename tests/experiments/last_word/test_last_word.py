@@ -27,8 +27,8 @@ from lens_interventions.experiments.last_word.measurements import (
     measure_request,
     measure_sources,
 )
-from tests.support.small_last_word import SETTINGS, chatty_bridge
-from tests.support.tiny import tiny_bridge
+from tests.support.small_last_word import SETTINGS, TEMPLATE, chatty_bridge
+from tests.support.tiny import spaced_tokenizer, tiny_bridge, tiny_model
 
 pytestmark = pytest.mark.usefixtures("without_gradients")
 
@@ -85,6 +85,22 @@ def test_what_is_read_is_the_word_where_the_sentence_is_predicted(chatty) -> Non
     half = -(-len(sentence) // 2)
     expected = [log_probs[:half].mean(), log_probs[half:].mean()]
     np.testing.assert_allclose(output, expected, atol=1e-6)
+
+
+def test_the_word_is_read_where_a_tokenizer_puts_a_space_before_each_text() -> None:
+    """There " matter" alone becomes a space and a word, but one token in a sentence."""
+    model = tiny_model("llama", max_position_embeddings=512)
+    bridge = li.load_model(hf_model=model, tokenizer=spaced_tokenizer(), device="cpu")
+    bridge.tokenizer.chat_template = TEMPLATE
+    item = {**ITEM, "word": "matter", "sentence": "they mean a state of"}
+    rows = measure_request(bridge, item, new_tokens=4, every=1, parts=1)
+    prompt = li.chat_tokens(bridge, [{"role": "user", "content": item["plain"]}])
+    *sentence, word = bridge.to_tokens("they mean a state of matter", prepend_bos=False)[0].tolist()
+    assert bridge.tokenizer.convert_ids_to_tokens(word) == "\u2581matter"
+    logits = bridge(torch.tensor([[*prompt, *sentence]]))[0, len(prompt) - 1 : -1]
+    here = rows.query("sentence == @FIXED and request == @PLAIN and label == 'final_post'")
+    expected = float(logits.log_softmax(-1)[:, word].double().mean())
+    np.testing.assert_allclose(here["log_prob"], expected, atol=1e-5)  # in float32
 
 
 def test_exchanging_everything_at_the_bottom_loses_the_whole_difference(chatty) -> None:

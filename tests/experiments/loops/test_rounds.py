@@ -11,18 +11,28 @@ from numpy.testing import assert_allclose
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformer_lens.model_bridge import TransformerBridge
 
+import lens_interventions as li
 from lens_interventions.experiments.design.conditions import (
     Cell,
     source_arms,
 )
+from lens_interventions.experiments.design.sequences import token_list
 from lens_interventions.experiments.loops.rounds import measure_noticing, measure_rounds
+from lens_interventions.experiments.loops.stages import passage_items
 from lens_interventions.experiments.loops.tables import noticing_table
 from tests.support.arms import ARMS, PATCH, next_logits
 from tests.support.exact import float64_softmax
 from tests.support.small_loops import SETTINGS
-from tests.support.tiny import D_VOCAB
+from tests.support.tiny import D_VOCAB, spaced_tokenizer, tiny_model
 
 pytestmark = pytest.mark.usefixtures("without_gradients")
+
+
+def test_rounds_hold_no_space_of_their_own_where_a_tokenizer_begins_texts_with_one() -> None:
+    bridge = li.load_model(hf_model=tiny_model("llama"), tokenizer=spaced_tokenizer(), device="cpu")
+    texts = [passage.text for passage in li.materials.passages(at_least=SETTINGS.passages)]
+    twice = [token_list(bridge, f"{text} {text}") for text in texts]
+    assert all(item["said"] * 2 in twice for item in passage_items(bridge, SETTINGS))
 
 
 @float64_softmax()
