@@ -11,6 +11,7 @@ from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_tex
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformer_lens.model_bridge import TransformerBridge
 
+from .._counter_random import SEEDS_APART
 from .._progress import progress_bar
 from ..intervention.generation.generate import generate
 from ..intervention.patch import NextTokenPatch, require_patch_or_none
@@ -169,7 +170,7 @@ class PatchedLM(TemplateLM):
         asked: Counter[tuple[int, ...]] = Counter()
         draws = []
         for context, seed in zip(contexts, seeds.tolist(), strict=True):
-            draws.append(self.seed + seed + asked[tuple(context)])
+            draws.append(self.seed * SEEDS_APART + seed + asked[tuple(context)])
             asked[tuple(context)] += 1
         decodings = [
             Decoding.from_request(normalize_gen_kwargs(request.args[1], self.max_gen_toks))

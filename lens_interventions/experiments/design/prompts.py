@@ -7,10 +7,8 @@ import numpy as np
 from transformer_lens.model_bridge import TransformerBridge
 
 from ... import materials
+from ..._counter_random import SEEDS_APART
 from .sequences import REPORT, SELECTION, beginning, token_list
-
-# Seeds of runs are further apart than the seeds of their prompts.
-_STRIDE = 1_000_003
 
 
 def prompt_items(bridge: TransformerBridge, n: int, seed: int) -> list[dict[str, Any]]:
@@ -31,7 +29,7 @@ def prompt_seed(seed: int, prompt: Mapping[str, Any], samples: int = 1) -> int:
     A draw is a function of the seed and the position, so prompts that shared a seed would share
     their draws, and would not be independent.
     """
-    return seed * _STRIDE + int(prompt["number"]) * samples
+    return seed * SEEDS_APART + int(prompt["number"]) * samples
 
 
 def halves(items: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

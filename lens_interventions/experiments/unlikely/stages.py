@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
+from ..._counter_random import SEEDS_APART
 from ...lens.unlikely_tokens import GROUPS, MEASURES, unlikely_components
 from ..design.documents import documents_with_components
 from ..engine.results import Tables
@@ -68,7 +69,7 @@ def _batches(
                 "below": settings.below,
                 "directions": settings.directions,
                 # Each document draws with a seed of its own.
-                "seed": settings.seed * 100_000 + start,
+                "seed": settings.seed * SEEDS_APART + start,
             },
         )
         for start in range(0, len(documents), settings.batch)

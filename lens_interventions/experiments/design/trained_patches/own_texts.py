@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...._counter_random import SEEDS_APART
 from ....intervention.generation.sample_texts import sample_texts
 from ...engine.results import Tables
 from ...engine.work_units import Unit, unit_kind
@@ -24,7 +25,8 @@ def writing_stage(
     """
     if not settings.samples:
         return []
-    asked = {"n": settings.samples, "length": settings.options.window, "seed": settings.seed}
+    asked = {"n": settings.samples, "length": settings.options.window}
+    asked["seed"] = settings.seed * SEEDS_APART
     return [Unit(_TABLE, _TABLE, write_texts, asked)]
 
 
