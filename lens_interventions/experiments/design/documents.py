@@ -60,6 +60,22 @@ def without_copies(texts: Mapping[str, Sequence[Document]]) -> dict[str, list[Do
     return kept
 
 
+def one_of_related(texts: Mapping[str, Sequence[Document]]) -> dict[str, list[Document]]:
+    """The first document of each group that shares passages, whatever its source.
+
+    Documents that share a passage are no independent samples.
+    """
+    numbers = enumerate(groups([document for of in texts.values() for document in of]))
+    return {
+        source: [
+            document
+            for document, (number, first) in zip(documents, numbers, strict=False)
+            if number == first
+        ]
+        for source, documents in texts.items()
+    }
+
+
 def unrelated_documents(
     sources: Sequence[str], clusters: Collection[str]
 ) -> list[tuple[str, Document]]:
@@ -95,11 +111,11 @@ def documents_with_components(
     seed: int,
     least: int,
 ) -> list[dict[str, Any]]:
-    """Of `document_beginnings`, those that `has_components` is true of.
+    """Of `document_beginnings` of unrelated documents, those that `has_components` is true of.
 
     Raises `ValueError` if they are fewer than `least`.
     """
-    texts = {source: read_documents(source) for source in sources}
+    texts = one_of_related({source: read_documents(source) for source in sources})
     found = document_beginnings(bridge, texts, documents=documents, tokens=tokens, seed=seed)
     found = [document for document in found if has_components(document["tokens"])]
     if len(found) < least:

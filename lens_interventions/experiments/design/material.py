@@ -165,14 +165,16 @@ def template_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> 
 def text_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> list[TokenSequence]:
     """The beginnings of documents, alternating between the halves; the tag names the text.
 
-    Documents that share a passage are in the same half, even if they belong to different texts. If
-    a half has enough of a text, the rest goes to the other half.
+    Documents that share a passage are one cluster, named after the first of them, and in the same
+    half, even if they belong to different texts. If a half has enough of a text, the rest goes to
+    the other half.
 
     Raises `ValueError` if the model cannot read so many tokens at once.
     """
     rng = np.random.default_rng([material.seed, 2])
     texts = without_copies({source: read_documents(source) for source in material.texts})
-    numbers = iter(groups([document for documents in texts.values() for document in documents]))
+    every = [(source, document) for source, of in texts.items() for document in of]
+    numbers = iter(groups([document for _, document in every]))
     half_of_group: dict[int, str] = {}
     sequences: list[TokenSequence] = []
     for source, documents in texts.items():
@@ -189,7 +191,7 @@ def text_sequences(bridge: TransformerBridge, material: CopyingMaterial) -> list
             tokens = (*beginning(bridge), *body)
             if half in open_halves and len(tokens) > 2:
                 taken[half] += 1
-                cluster, tag = cluster_of(source, documents[index]), text_tag(source)
+                cluster, tag = cluster_of(*every[group_of[index]]), text_tag(source)
                 sequences.append(TokenSequence(len(sequences), half, cluster, tag, tokens, 0))
     require_room(bridge, document_tokens=max((len(text.tokens) for text in sequences), default=0))
     return sequences

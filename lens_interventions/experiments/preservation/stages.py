@@ -10,7 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from ... import materials
 from ...materials import Document
 from ...materials.corpora import read_documents
-from ..design.documents import cluster_of, document_beginnings, without_copies
+from ..design.documents import cluster_of, document_beginnings, one_of_related, without_copies
 from ..design.sequences import beginning, continuation, token_list
 from ..engine.json_values import digest
 from ..engine.results import Tables
@@ -30,7 +30,7 @@ def plan(
     texts = {source: read_documents(source) for source in settings.texts}
     documents = document_beginnings(
         bridge,
-        texts,
+        one_of_related(texts),
         documents=settings.documents,
         tokens=settings.document_tokens,
         seed=settings.seed,

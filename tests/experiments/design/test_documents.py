@@ -5,8 +5,10 @@ import pytest
 from lens_interventions.experiments.design.documents import (
     cluster_of,
     document_beginnings,
+    documents_with_components,
     has_components,
     middle,
+    one_of_related,
     unrelated_documents,
     without_copies,
 )
@@ -50,6 +52,27 @@ def test_a_document_that_two_sources_have_is_read_once(tmp_path):
     material = CopyingMaterial(texts=tuple(sources), documents=(3, 3), document_tokens=20)
     read = text_sequences(shared_bridge("llama"), material)
     assert len({sequence.tokens for sequence in read}) == len(read) == 4
+
+
+def test_one_of_several_documents_that_share_a_passage_is_read():
+    """Others would be no independent samples."""
+    words = [f"word{number}" for number in range(60)]
+    a, b, c = (" ".join(words[start : start + 30]) for start in (0, 15, 30))
+    texts = {"one": [Document("0", b, ""), Document("1", "the time of fox", "")]}
+    texts["two"] = [Document("0", a, ""), Document("1", c, ""), Document("2", "a dog", "")]
+    kept = one_of_related(texts)
+    assert {source: [each.title for each in of] for source, of in kept.items()} == {
+        "one": ["0", "1"],
+        "two": ["2"],
+    }
+
+
+def test_related_documents_are_read_once_where_components_are_measured(llama, tmp_path):
+    shared = " ".join(f"word{number}" for number in range(13))
+    file = tmp_path / "mine.txt"
+    file.write_text("\n\n".join([f"{shared} fox", f"dog {shared}", "the time of the fox"]))
+    read = documents_with_components(llama, [str(file)], documents=9, tokens=20, seed=0, least=1)
+    assert sorted(each["cluster"] for each in read) == [f"{file}: 0", f"{file}: 2"]
 
 
 def test_documents_that_leave_nothing_are_refused(tmp_path):
