@@ -38,7 +38,8 @@ class Plan(Generic[S]):
         analyse: makes tables and verdicts from the settings and all rows.
         files: names the files that units read and no setting names, as in `Experiment`; the last
             argument says whether to show progress in making them.
-        forget: frees what the units of a process share, which is done after every run.
+        forget: frees what the units of this process share, which is done after every run. Workers
+            of an executor keep it until other units need the room, or they end.
     """
 
     name: str

@@ -63,7 +63,8 @@ def _findings(
 ) -> tuple[Finding, ...]:
     """A verdict on each kind of text; `compared` has the comparison of each."""
     if settings.strength is None:
-        write, alone = "through a map that is learned too", "with a learned bias alone"
+        write = f"through a map of rank {settings.rank} that is learned too"
+        alone = "with a learned bias alone"
     else:
         write, alone = f"at strength {settings.strength:g}", "without a write"
     seeds = len(settings.seeds)

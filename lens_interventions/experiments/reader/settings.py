@@ -25,7 +25,7 @@ class ReaderSettings(TrainedPatchSettings):
         strength: the strength of the write, in lengths of the residual; None to learn the write
             too.
         adapt: what is adapted: "attention", or "attention+mlp".
-        rank: the rank of the updates.
+        rank: the rank of the updates, and of the map that is learned if the write is.
 
     Raises `ValueError` in the cases of `TrainedPatchSettings`, without the control "zero", and for
     an unknown `adapt`.
