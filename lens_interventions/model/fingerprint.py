@@ -1,6 +1,7 @@
-"""Hashes that distinguish the weights of different models."""
+"""Hashes that distinguish models, by their weights or by their configs."""
 
 import hashlib
+import json
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,18 @@ from .other_weights import name_of_weights
 # A parameter is summed in this many stretches of neighbours, and of every so many numbers, a prime:
 # parts that are exchanged within a stretch change their places among those.
 _STRETCHES, _EVERY = 64, 8191
+
+# Entries of configs that change no number, or that a model says otherwise.
+_NO_NUMBERS = {
+    "_name_or_path",
+    "device",
+    "dtype",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+    "transformers_version",
+    "use_cache",
+}
 
 _PRINTED: dict[str, Any] = {
     "edgeitems": 3,
@@ -92,6 +105,17 @@ def unembedding_hash(bridge: ReadableModel) -> str:
     with np.printoptions(**_PRINTED, threshold=threshold):
         text = np.array_str(matrix.float().cpu().numpy(), precision=1)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def config_hash(bridge: TransformerBridge) -> str:
+    """A hash of the config: models of the same weights may have other norms or rotations.
+
+    The config is that of transformers, or TransformerLens's for a network without one. What only
+    names the model or changes no number does not count.
+    """
+    config: Any = getattr(bridge.original_model, "config", None) or bridge.cfg
+    values = {name: value for name, value in config.to_dict().items() if name not in _NO_NUMBERS}
+    return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 @exclusive

@@ -93,4 +93,6 @@ def test_a_checkpoint_is_not_for_another_model_or_fit(tmp_path):
     with pytest.raises(ValueError, match="was made with"):
         fit_affine_lens(tiny_bridge("llama", seed=1), random_texts(20), **options)
     with pytest.raises(ValueError, match="was made with"):
+        fit_affine_lens(tiny_bridge("llama", rms_norm_eps=0.1), random_texts(20), **options)
+    with pytest.raises(ValueError, match="was made with"):
         fit_input_probe(tiny_bridge("llama"), random_texts(20), **options)

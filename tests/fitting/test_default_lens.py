@@ -45,6 +45,15 @@ def test_a_damaged_lens_is_fitted_again(cache):
         assert file.read_bytes() == whole
 
 
+def test_a_model_with_other_norms_has_a_lens_of_its_own(cache):
+    made, other = (
+        default_affine_lens(tiny_bridge("llama", rms_norm_eps=eps), progress=False)
+        for eps in (1e-6, 0.1)
+    )
+    assert len([*cache.iterdir()]) == 2
+    assert not torch.allclose(made.weight, other.weight)
+
+
 def test_a_short_context_makes_short_texts(cache, monkeypatch):
     monkeypatch.setattr(default_lens, "_LENGTH", 128)
     bridge = tiny_bridge("llama", max_position_embeddings=20)

@@ -92,6 +92,13 @@ def test_a_file_is_for_one_token_that_texts_begin_with(tmp_path):
         li.slope_map(bridge, [text], **options)
 
 
+def test_a_file_is_for_one_config_of_the_weights(tmp_path):
+    options = {"layers": [0], "checkpoint": tmp_path / "sums", "progress": False}
+    li.slope_map(tiny_bridge("llama"), [random_tokens(9)], **options)
+    with pytest.raises(ValueError, match="differs in config"):
+        li.slope_map(tiny_bridge("llama", rms_norm_eps=0.1), [random_tokens(9)], **options)
+
+
 def test_one_process_at_a_time_writes_a_file(llama, tmp_path):
     options = {"layers": [0], "checkpoint": tmp_path / "sums", "progress": False}
     with (

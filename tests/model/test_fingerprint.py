@@ -1,9 +1,14 @@
-"""A fingerprint tells weights apart wherever they differ, and nothing else changes it."""
+"""A fingerprint tells weights apart wherever they differ, and nothing else changes it.
+
+Configs have a hash of their own.
+"""
 
 import pytest
 import torch
+from transformer_lens.config import TransformerBridgeConfig
+from transformer_lens.model_bridge import TransformerBridge
 
-from lens_interventions.model.fingerprint import fingerprint
+from lens_interventions.model.fingerprint import config_hash, fingerprint
 from tests.support.tiny import tiny_bridge
 
 
@@ -64,3 +69,38 @@ def test_the_last_values_of_an_odd_number_of_them_count():
         numbers[-place] += 1
         assert fingerprint(bridge) != before
         numbers[-place] = value
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changed"),
+    [
+        ("llama", {"rms_norm_eps": 0.1}),
+        ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}}),
+        ("gpt2", {"layer_norm_epsilon": 0.1}),
+    ],
+)
+def test_a_config_that_changes_what_is_computed_has_another_hash(architecture, changed):
+    bridge, other = tiny_bridge(architecture), tiny_bridge(architecture, **changed)
+    tokens = torch.arange(12)[None]
+    assert not torch.allclose(bridge(tokens), other(tokens))
+    assert fingerprint(bridge) == fingerprint(other)
+    assert config_hash(bridge) != config_hash(other)
+
+
+def test_names_precision_and_outputs_are_not_hashed():
+    bridge, half = tiny_bridge("llama"), tiny_bridge("llama", dtype=torch.bfloat16)
+    expected = config_hash(bridge)
+    assert config_hash(half) == expected
+    config = bridge.original_model.config
+    config.use_cache, config.output_hidden_states, config.name_or_path = False, True, "elsewhere"
+    assert config_hash(bridge) == expected
+
+
+def test_a_network_without_a_config_of_transformers_has_a_hash():
+    config = {"d_model": 16, "d_head": 8, "n_heads": 2, "n_layers": 1, "d_mlp": 24, "n_ctx": 8}
+    config |= {"d_vocab": 20, "act_fn": "gelu", "eps": 1e-5}
+    first, again, other = (
+        config_hash(TransformerBridge.boot_native(TransformerBridgeConfig(**config | changed)))
+        for changed in ({}, {}, {"eps": 0.1})
+    )
+    assert first == again != other

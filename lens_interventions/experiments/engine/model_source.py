@@ -12,7 +12,7 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from ...model.exclusive import exclusive_use
-from ...model.fingerprint import weights_sha256
+from ...model.fingerprint import config_hash, weights_sha256
 from ...model.kinds import ReadableModel, require_kind, weight_dtype
 from ...model.load import load_model
 from ...model.user_hooks import has_temporary_hooks
@@ -95,7 +95,7 @@ class NamedModel:
 
 
 def model_header(bridge: TransformerBridge) -> dict[str, Any]:
-    """What the settings of a run say of its model, including a hash of its weights."""
+    """What the settings of a run say of its model, including hashes of weights and config."""
     return {
         "name": str(bridge.cfg.model_name),
         "architecture": str(bridge.cfg.architecture),
@@ -106,6 +106,7 @@ def model_header(bridge: TransformerBridge) -> dict[str, Any]:
         "device": bridge.W_U.device.type,
         "compatibility_mode": bool(bridge.compatibility_mode),
         "weights_sha256": weights_sha256(bridge),
+        "config_hash": config_hash(bridge),
     }
 
 

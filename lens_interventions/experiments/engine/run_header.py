@@ -71,9 +71,10 @@ def _kind(header: Mapping[str, Any], presets: Mapping[str, Any]) -> tuple[str, s
     """The kind of run, its model and its versions, in words."""
     named = [name for name, values in presets.items() if values == header.get("settings")]
     model, versions = header.get("model", {}), header.get("versions", {})
-    weights = str(model.get("weights_sha256"))[:8]
+    weights, config = (str(model.get(name))[:8] for name in ("weights_sha256", "config_hash"))
     return (
         f"a {' '.join([*named, 'run'])} of {header.get('experiment')}",
-        f"on {model.get('name')} ({model.get('dtype')}, {model.get('device')}, weights {weights})",
+        f"on {model.get('name')} ({model.get('dtype')}, {model.get('device')}, weights {weights}, "
+        f"config {config})",
         "with " + ", ".join(f"{name} {version}" for name, version in versions.items()),
     )

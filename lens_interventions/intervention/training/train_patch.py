@@ -17,7 +17,7 @@ from ..._files import require_writable
 from ...model.alterations import alteration
 from ...model.argument_types import python_numbers, require_instance, require_whole_numbers
 from ...model.exclusive import exclusive
-from ...model.fingerprint import fingerprint
+from ...model.fingerprint import config_hash, fingerprint
 from ...model.gradients import frozen, require_gradients
 from ...model.residuals import residuals
 from ...model.tokens import TextOrTokens, TokenBatch, about
@@ -212,6 +212,7 @@ def train_patch(
             "bias": options.bias and strength is None,
             "model": str(bridge.cfg.model_name),
             "fingerprint": write.fingerprint,
+            "config": config_hash(bridge),
             "texts": ours.training.digest(),
             "held_out_texts": ours.held_out.digest(),
         }

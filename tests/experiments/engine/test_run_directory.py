@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformer_lens.model_bridge import TransformerBridge
 
 from lens_interventions.experiments import (
     Experiment,
@@ -30,6 +31,7 @@ from tests.support.small_run import (
     other_bridge,
     small_bridge,
 )
+from tests.support.tiny import tiny_bridge
 
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
@@ -83,9 +85,22 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
     run(example(), small_bridge, out=tmp_path)
     with pytest.raises(
         RunDirectoryError,
-        match=r"a run of example on tiny-llama \(.+ weights (\w{8})\); this is .+ weights (?!\1)",
+        match=r"a run of example on tiny-llama \(.+ weights (\w{8}), .+ this is .+ weights (?!\1)",
     ):
         run(example(), other_bridge, out=tmp_path)
+
+
+def other_norms() -> TransformerBridge:
+    return tiny_bridge("llama", rms_norm_eps=0.1)
+
+
+def test_the_same_weights_with_another_config_are_refused(tmp_path: Path) -> None:
+    """Its norms compute something else, and a table would mix the two models."""
+    run(example(), small_bridge, out=tmp_path)
+    with pytest.raises(
+        RunDirectoryError, match=r"(weights \w{8}, config )(\w{8})\); this is .+\1(?!\2)"
+    ):
+        run(example(), other_norms, out=tmp_path)
 
 
 def test_another_kind_of_run_is_called_by_its_name(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.support.small_training import (
     train,
 )
 from tests.support.stopped import counted, stopped
-from tests.support.tiny import shared_bridge
+from tests.support.tiny import shared_bridge, tiny_bridge
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -63,6 +63,12 @@ def test_another_training_is_refused(tmp_path, options, message):
     train(bridge, checkpoint=tmp_path / "training")
     with pytest.raises(ValueError, match=message):
         train(bridge, checkpoint=tmp_path / "training", **options)
+
+
+def test_another_config_of_the_same_weights_is_refused(tmp_path):
+    train(tiny_bridge("llama"), checkpoint=tmp_path / "training")
+    with pytest.raises(ValueError, match="differs in config:"):
+        train(tiny_bridge("llama", rms_norm_eps=0.1), checkpoint=tmp_path / "training")
 
 
 def test_other_files_are_refused(tmp_path):
