@@ -1,5 +1,7 @@
 """Hooks that project directions out of the residual stream."""
 
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -50,24 +52,30 @@ def ablate_directions(
             f"shape {list(directions.shape)}: for one direction give directions[None]"
         )
 
-    def take_out(
-        resid: Float[Tensor, "batch pos d_model"], **_layer: int
-    ) -> Float[Tensor, "batch pos d_model"]:
-        if directions.shape[-1] != resid.shape[-1]:
-            raise ValueError(
-                f"the directions are {directions.shape[-1]} wide and the model is "
-                f"{resid.shape[-1]}: use directions of this model's residual stream"
-            )
-        own = directions.shape[:-2]
-        if own and own != resid.shape[:-1]:
-            raise ValueError(
-                f"directions are given for {list(own)} texts and positions, but the run has "
-                f"{list(resid.shape[:-1])}: run the tokens that they were made for"
-            )
-        moved = resid if mean is None else resid - mean.to(resid)
-        return resid - projected(moved, directions).to(resid)
+    return change_layers([layer], partial(_taken_out, directions=directions, mean=mean))
 
-    return change_layers([layer], take_out)
+
+def _taken_out(
+    resid: Float[Tensor, "batch pos d_model"],
+    *,
+    directions: Float[Tensor, "*row direction width"],
+    mean: Float[Tensor, " width"] | None,
+    **_layer: int,
+) -> Float[Tensor, "batch pos d_model"]:
+    """The residual without its part along the directions; raises what `ablate_directions` says."""
+    if directions.shape[-1] != resid.shape[-1]:
+        raise ValueError(
+            f"the directions are {directions.shape[-1]} wide and the model is "
+            f"{resid.shape[-1]}: use directions of this model's residual stream"
+        )
+    own = directions.shape[:-2]
+    if own and own != resid.shape[:-1]:
+        raise ValueError(
+            f"directions are given for {list(own)} texts and positions, but the run has "
+            f"{list(resid.shape[:-1])}: run the tokens that they were made for"
+        )
+    moved = resid if mean is None else resid - mean.to(resid)
+    return resid - projected(moved, directions).to(resid)
 
 
 def projected(

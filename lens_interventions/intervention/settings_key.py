@@ -32,8 +32,8 @@ def settings_key(value: object) -> Any:
     that they read, and the numbers, texts, tensors and functions that their decorators hold; a
     bridge by its fingerprint, other modules of torch by their tensors, the numbers and texts that
     they hold, and the code of `forward`; other objects by their type, what they hold and, if they
-    can be called, the code of the call. Of a function or module that another one calls only the
-    name counts.
+    can be called, the code of the call. What an object's class holds for it counts too. Of a
+    function or module that another one calls only the name counts.
 
     Raises `ValueError` for a function without a name of its own, such as a lambda, since what it
     does may depend on variables around it, for modules with hooks on them, and for objects that do
@@ -75,11 +75,22 @@ def settings_key(value: object) -> Any:
     else:
         raise _unknown(repr(value))
     name = settings_key(type(value))
-    key = [name, settings_key(held)]
+    key = [name, settings_key({**_of_class(type(value)), **held})]
     if not callable(value):
         return key
     called = "forward" if isinstance(value, nn.Module) else "__call__"
     return [*key, *_body(name, getattr(type(value), called))]
+
+
+def _of_class(kind: type) -> dict[str, object]:
+    """The plain values that a class and its bases hold for all objects, those of torch apart."""
+    return {
+        name: each
+        for base in reversed(kind.__mro__)
+        if base.__module__.partition(".")[0] != "torch"
+        for name, each in vars(base).items()
+        if not name.startswith("__") and _is_plain(each)
+    }
 
 
 def _module(module: nn.Module) -> dict[str, object]:
@@ -88,7 +99,7 @@ def _module(module: nn.Module) -> dict[str, object]:
     if any(part._forward_hooks or part._forward_pre_hooks for part in parts.values()):
         raise ValueError(
             f"a file of sums could not know a {type(module).__name__} with hooks on it again: take "
-            "them off, or measure without out"
+            "them off, or leave out the checkpoint"
         )
     plain = {
         name: {
@@ -98,7 +109,7 @@ def _module(module: nn.Module) -> dict[str, object]:
         }
         for name, part in parts.items()
     }
-    types = [type(part) for part in parts.values()]
+    types = [[type(part), _of_class(type(part))] for part in parts.values()]
     tensors = {**module.state_dict(), **dict(module.named_buffers())}
     return {"tensors": tensors, "plain": plain, "parts": types, "training": module.training}
 
@@ -193,7 +204,7 @@ def _globals(name: str, function: Any) -> list[Any]:
             raise ValueError(
                 f"a file of sums could not know {name} again, because it reads {each}, a "
                 f"{type(value).__name__} whose contents cannot be recorded: let it read numbers, "
-                "texts, arrays or tensors, or measure without out"
+                "texts, arrays or tensors, or leave out the checkpoint"
             ) from error
     return found
 
@@ -208,5 +219,5 @@ def _names(code: CodeType) -> set[str]:
 def _unknown(name: str) -> ValueError:
     return ValueError(
         f"a file of sums could not know {name} again: give a function that is defined at the top "
-        "of a module, or a dataclass, or measure without out"
+        "of a module, or a dataclass, or leave out the checkpoint"
     )

@@ -8,6 +8,7 @@ import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -177,14 +178,17 @@ def keep(
 
 def change_layers(layers: Iterable[int], change: Callable[..., Tensor]) -> list[Hook]:
     """Hooks that replace `r[layer]` by `change(resid, layer=layer)` at some layers."""
+    return [
+        (f"blocks.{layer}.hook_resid_pre", partial(_changed, change=change, layer=layer))
+        for layer in layers
+    ]
 
-    def change_at(layer: int) -> HookFunction:
-        def change_residual(resid: Tensor, hook: HookPoint) -> Tensor:
-            return change(resid, layer=layer)
 
-        return change_residual
-
-    return [(f"blocks.{layer}.hook_resid_pre", change_at(layer)) for layer in layers]
+def _changed(
+    resid: Tensor, hook: HookPoint, *, change: Callable[..., Tensor], layer: int
+) -> Tensor:
+    # A function of the module, so that a checkpoint can know a hook by it and its arguments.
+    return change(resid, layer=layer)
 
 
 def missing_hooks(bridge: ReadableModel, names: Iterable[str]) -> list[str]:

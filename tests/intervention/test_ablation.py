@@ -2,8 +2,12 @@
 
 import pytest
 import torch
+from pandas.testing import assert_frame_equal
+from transformer_lens.hook_points import HookPoint
 
+import lens_interventions as li
 from lens_interventions.intervention.ablation import ablate_directions, projected
+from lens_interventions.intervention.patch import NextTokenPatch
 from tests.support.clean import left_as_found
 from tests.support.tiny import shared_bridge
 
@@ -24,6 +28,27 @@ def changed(hooks):
         _, cache = bridge.run_with_cache(TOKENS, names_filter=[POINT])
         bridge.run_with_hooks(TOKENS, fwd_hooks=[*hooks, (POINT, keep)])
     return kept["after"], cache[POINT]
+
+
+def test_a_checkpoint_knows_the_hooks_by_what_they_hold(tmp_path):
+    bridge, texts = shared_bridge("llama"), [TOKENS[0], TOKENS[1]]
+    directions = torch.randn(1, 32, dtype=torch.float64)
+
+    def loss(layer, held):
+        return li.patch_loss(
+            bridge,
+            texts,
+            NextTokenPatch(layer=2, strength=0.3),
+            fwd_hooks=ablate_directions(layer, held),
+            checkpoint=tmp_path / "sums",
+            progress=False,
+        )
+
+    first = loss(LAYER, directions)
+    assert_frame_equal(loss(LAYER, directions.clone()).to_dataframe(), first.to_dataframe())
+    for other in ((LAYER - 1, directions), (LAYER, 2 * directions)):
+        with pytest.raises(ValueError, match="differs in"):
+            loss(*other)
 
 
 @pytest.mark.parametrize("shape", [(3, 32), (2, 4, 3, 32)])
@@ -68,13 +93,13 @@ def test_a_direction_much_shorter_than_another_is_taken_out_too(ratio):
     directions[0, 1] = 0.5
     directions[0] *= ratio
     ((_, take_out),) = ablate_directions(LAYER, directions)
-    after = take_out(torch.ones(1, 1, 4), hook=None)
+    after = take_out(torch.ones(1, 1, 4), hook=HookPoint())
     torch.testing.assert_close(after[0, 0], torch.tensor([0.0, 0.0, 1.0, 1.0]))
 
 
 def test_half_precision_keeps_its_type():
     ((_, take_out),) = ablate_directions(LAYER, torch.eye(32)[:2])
-    after = take_out(torch.ones(1, 3, 32, dtype=torch.bfloat16), hook=None)
+    after = take_out(torch.ones(1, 3, 32, dtype=torch.bfloat16), hook=HookPoint())
     assert after.dtype == torch.bfloat16
     assert after.sum(-1).tolist() == [[30.0] * 3]
 

@@ -129,6 +129,15 @@ class Kind(enum.Enum):
     ONE = 1
 
 
+@pytest.mark.parametrize("value", [Called(), Scaled()])
+def test_what_a_class_holds_for_its_objects_counts(value, monkeypatch):
+    before = settings_key(value)
+    monkeypatch.setattr(type(value), "least", torch.tensor(2.0), raising=False)
+    held = settings_key(value)
+    monkeypatch.setattr(type(value), "least", torch.tensor(3.0))
+    assert before != held != settings_key(value) != before
+
+
 def test_what_cannot_be_called_has_no_call():
     assert len(settings_key(Kind.ONE)) == 2
 
