@@ -39,6 +39,7 @@ def last_gradients(
             clean.streams[layer],
             "and slopes are taken through both: compare patched losses of teacher_forced_log_probs "
             "at small strengths",
+            window=window,
         )
     rows = layout(0, stream.shape[1], window, stream.device)
     zeros = torch.zeros_like(stream[:, rows.position])

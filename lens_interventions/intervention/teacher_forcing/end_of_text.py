@@ -3,10 +3,10 @@
 Three things may depend on the length of a text. None needs the rest of the text to be run:
 
 - What goes by place in the sequence (local windows, attention within chunks, ALiBi). Without a
-  patch, a clean copy differs from a plain row in its distance by place to the cached keys, which is
-  too long by one chunk. No chunk reaches as far back as the last. The contents of
-  keys and values do not matter if both runs use the same ones, so those of the first chunk are
-  repeated.
+  patch, a clean copy differs from a plain row in its distance by place to the cached keys and to
+  the rows of its group, which is too long by up to all the rows of a chunk. No chunk reaches as far
+  back as the last. The contents of keys and values do not matter if both runs use the same ones, so
+  those of the first chunk are repeated.
 - What goes by position (rotary angles, sliding windows). The last chunk has the highest.
 - What goes by the highest position of a run (rotary frequencies that change once a text is long).
   It differs most between the first chunk and the last, so these are run in one piece too.
@@ -30,7 +30,13 @@ from .two_streams import MAX_CHUNK, layout, one_chunk
 
 
 def end_of_text(
-    bridge: TransformerBridge, layer: int, resid: Float[Tensor, "1 pos d_model"], length: int
+    bridge: TransformerBridge,
+    layer: int,
+    resid: Float[Tensor, "1 pos d_model"],
+    length: int,
+    *,
+    window: int | None,
+    at_once: int,
 ) -> tuple[Float[Tensor, "1 row d_model"], Float[Tensor, "1 row d_model"]]:
     """`r[L]` of rows in the first and the last chunk of a text: in two streams, and plainly.
 
@@ -39,9 +45,11 @@ def end_of_text(
     - `layer`: from where two copies run.
     - `resid`: rows of `r[layer]`, repeated up to `length`.
     - `length`: of the text. A text of one chunk is run whole.
+    - `window`: that of the patches, which decides how many copies of a position there are.
+    - `at_once`: how many positions the last chunk has.
     """
-    start, device = max(length - MAX_CHUNK, 0), resid.device
-    rows = layout(start, length, None, device)
+    start, device = max(length - at_once, 0), resid.device
+    rows = layout(start, length, window, device)
     head, tail = torch.arange(min(start, MAX_CHUNK), device=device), rows.position[: rows.n_stream]
     tokens = torch.zeros(1, length, dtype=torch.long, device=device)
     text = KnownText.from_batch(TokenBatch.unpadded(tokens))

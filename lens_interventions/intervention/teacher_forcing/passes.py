@@ -15,9 +15,10 @@ from transformer_lens.model_bridge import TransformerBridge
 from ..._counter_random import random_bits
 from ..._progress import steps
 from ...model.argument_types import require_whole_numbers
+from ...model.capabilities import frequencies_change_after
 from ...model.fast_linears import fast_blocks
 from ...model.hooks import Hook, hooked
-from ...model.partial_run import BLOCK_ROWS, refuse_late_hooks
+from ...model.partial_run import refuse_late_hooks
 from ...model.points import layer_label
 from ...model.readout import readout, refuse_readout_hooks
 from ...model.residuals import residual_chunks
@@ -34,7 +35,7 @@ from .logit_rows import LogitRows, Reduce
 from .row_hooks import GivenHook, hooks_by_row
 from .self_check import two_streams_hold, what_was_raised
 from .step_by_step import decoded_steps, recomputed_steps
-from .two_streams import MAX_CHUNK, two_streams
+from .two_streams import positions_at_once, two_streams
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,10 @@ class TextPasses:
         self, text: KnownText, rows: LogitRows
     ) -> Iterator[tuple[list[int], Iterator[Shaped[Tensor, "patch batch chunk *rest"]]]]:
         """The numbers of patches that go through the model together, and their values."""
-        text = with_unpatched(self.bridge, text, [bound.patch for bound in self.patches if bound])
+        # Beyond such a length each beginning of a text has an unpatched run of its own.
+        if text.tokens.shape[1] <= frequencies_change_after(self.bridge):
+            patches = [bound.patch for bound in self.patches if bound]
+            text = with_unpatched(self.bridge, text, patches)
         groups = self._groups(text.tokens.shape[1])
         layers = sorted({layer for layer, _ in groups})
         batch = TokenBatch.unpadded(text.tokens)
@@ -153,10 +157,10 @@ class TextPasses:
             bounds = [self.patches[i] for i in members]
             if not any(bounds):
                 read = self._as_it_is(streams[layer].expand(len(members), -1, -1, -1), rows)
-            elif two_streams_hold(self.bridge, layer, streams[layer]):
+            elif two_streams_hold(self.bridge, layer, streams[layer], window=window):
                 read = self._in_two_streams(bounds, streams[layer], text, rows, layer, window)
             else:
-                read = self._step_by_step(bounds, text, rows, layer)
+                read = self._step_by_step(bounds, text, rows, layer, window)
             yield members, read
 
     def _groups(self, length: int) -> dict[tuple[int, int | None], list[int]]:
@@ -190,8 +194,7 @@ class TextPasses:
         layer: int,
         window: int | None,
     ) -> Iterator[Shaped[Tensor, "patch batch chunk *rest"]]:
-        n_texts, copies = len(bounds) * len(resid), 2 + (window or 0)
-        chunk_size = min(max(BLOCK_ROWS // (n_texts * copies), 32 // copies, 1), MAX_CHUNK)
+        chunk_size = positions_at_once(len(bounds) * len(resid), window)
         # The lens of a patch reads every position, even if only some logits are wanted.
         lens = any(bound and bound.patch.reads_lens for bound in bounds)
         n_read = text.tokens.numel() if lens else int(rows.where.sum())
@@ -202,15 +205,21 @@ class TextPasses:
         return rows.values(late, read)
 
     def _step_by_step(
-        self, bounds: Sequence[BoundPatch | None], text: KnownText, rows: LogitRows, layer: int
+        self,
+        bounds: Sequence[BoundPatch | None],
+        text: KnownText,
+        rows: LogitRows,
+        layer: int,
+        window: int | None,
     ) -> Iterator[Shaped[Tensor, "patch batch 1 *rest"]]:
         # The decoder would show a hook one column at a time.
         hooked = has_user_hooks(self.bridge)
         in_steps = recomputed_steps if torch.is_grad_enabled() or hooked else decoded_steps
         require_decodable(self.bridge)
+        raised = what_was_raised(self.bridge, layer, window=window)
         warn_user(
             f"{self.bridge.cfg.architecture} does not run two copies of a text side by side from "
-            f"block {layer} up as it runs one{what_was_raised(self.bridge, layer)}: every position "
+            f"block {layer} up as it runs one{raised}: every position "
             "is predicted in a step of its own, which is exact but slow",
         )
         logits = in_steps(self.bridge, bounds, text)

@@ -15,7 +15,15 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_integers
-from ...model.capabilities import REFUSALS, capabilities, lacks_memory, recall, record, slow_check
+from ...model.capabilities import (
+    REFUSALS,
+    capabilities,
+    frequencies_change_after,
+    lacks_memory,
+    recall,
+    record,
+    slow_check,
+)
 from ...model.hooks import without_hooks
 from ...model.kept_answers import is_kept, keep_right
 from ...model.kinds import recurrent_parts, refuse_recurrent_parts
@@ -28,7 +36,7 @@ from ..known_text import KnownText
 from ..patch import NextTokenPatch
 from .end_of_text import end_of_text
 from .step_by_step import recomputed_steps
-from .two_streams import two_streams
+from .two_streams import positions_at_once, two_streams
 
 Found = TypeVar("Found")
 
@@ -65,18 +73,27 @@ class Trial:
 
 @torch.no_grad()
 def two_streams_hold(
-    bridge: TransformerBridge, layer: int, resid: Float[Tensor, "batch pos d_model"]
+    bridge: TransformerBridge,
+    layer: int,
+    resid: Float[Tensor, "batch pos d_model"],
+    *,
+    window: int | None = None,
+    whole: bool = False,
 ) -> bool:
     """Whether the two streams from `layer` up are right on texts as long as `resid`, `r[layer]`.
 
+    `window` is that of the patches, and `whole` says that the text will run in one piece: both
+    decide how many rows there are, and how far apart by place.
+
     Two tests decide. The first is made once for a model, from block 0 up, which tries every block:
     a strong patch on a few random tokens is run through the streams and step by step. For a large
-    model, a success is remembered across processes. The second is made at each layer for every new
-    power of two of the length: the end of such a text is run through the streams without a patch,
-    on rows of `resid`, and must equal the plain model. It finds attention that is cut or biased by
-    place, which shows more, or only, in longer texts, and models whose lower blocks hand something
-    to the upper ones. If the streams are wrong from block 0 up, the first test is made again from
-    `layer` up.
+    model, a success is remembered across processes. The second is made at each layer and window for
+    every new power of two of the length: the end of such a text is run through the streams without
+    a patch, on rows of `resid`, and must equal the plain model. A text that will run in one piece
+    is tried in one piece. This test finds attention that is cut or biased by place, which shows
+    more, or only, in longer texts, and models whose lower blocks hand something to the upper ones.
+    If the streams are wrong from block 0 up, the first test is made again from `layer` up. Texts so
+    long that they turn on other rotary frequencies are not tried: those of their beginnings differ.
 
     Raises `ValueError` if `resid` is not finite or the model's own logits are NaN, since the test
     would then say nothing about the model.
@@ -86,31 +103,48 @@ def two_streams_hold(
             f"the residual stream is not finite (NaN or infinite) where it enters block {layer}: "
             "look for a hook that writes such values, or a half-precision overflow"
         )
-    question = _question(layer)
+    if resid.shape[1] > frequencies_change_after(bridge):
+        return False
     n_ctx = int(bridge.cfg.n_ctx)
     length = min(max(resid.shape[1], _SHORTEST_PLAIN), n_ctx)
-    found = recall(bridge, question, lambda: _found_with_few_tokens(bridge, layer))
+    whole = whole and length > positions_at_once(1, window)
+    found = recall(bridge, _question(layer), lambda: _found_with_few_tokens(bridge, layer))
+    question = _question(layer, window, whole)
+    if found.right_up_to > 0:
+        found = recall(bridge, question, lambda: Trial(_LENGTH))
     if 0 < found.right_up_to < length < found.wrong_from:
-        longer = min(2 ** (length - 1).bit_length(), n_ctx)
-        tried = _tried_against_plain(bridge, layer, resid[:1], longer)
+        # A text in one piece can have many rows, so none longer is tried in its place.
+        longer = length if whole else min(2 ** (length - 1).bit_length(), n_ctx)
+        at_once = length if whole else positions_at_once(1, window)
+        tried = _tried_against_plain(bridge, layer, resid[:1], longer, window, at_once)
         if tried.right_up_to > 0:
             found = replace(found, right_up_to=longer)
         else:
             # Of the lengths that this trial stands for; shorter texts may still be right.
-            found = replace(found, wrong_from=longer // 2 + 1, raised=tried.raised)
+            shortest = length if whole else longer // 2 + 1
+            found = replace(found, wrong_from=shortest, raised=tried.raised)
         record(bridge, question, found)
     return found.right_up_to >= length
 
 
 def require_two_streams(
-    bridge: TransformerBridge, layer: int, resid: Float[Tensor, "batch pos d_model"], why: str
+    bridge: TransformerBridge,
+    layer: int,
+    resid: Float[Tensor, "batch pos d_model"],
+    why: str,
+    *,
+    window: int | None = None,
 ) -> None:
-    """Raise `NotImplementedError` unless `two_streams_hold`; `why` ends the message."""
+    """Raise `NotImplementedError` unless `two_streams_hold` for texts that run in one piece.
+
+    `why` ends the message.
+    """
     refuse_recurrent_parts(bridge)
-    if not two_streams_hold(bridge, layer, resid):
+    if not two_streams_hold(bridge, layer, resid, window=window, whole=True):
+        raised = what_was_raised(bridge, layer, window=window, whole=True)
         raise NotImplementedError(
             f"{bridge.cfg.architecture} does not run two copies of a text side by side from block "
-            f"{layer} up as it runs one{what_was_raised(bridge, layer)}, {why}"
+            f"{layer} up as it runs one{raised}, {why}"
         )
 
 
@@ -139,14 +173,20 @@ def require_late_blocks(
     )
 
 
-def what_was_raised(bridge: TransformerBridge, layer: int) -> str:
+def what_was_raised(
+    bridge: TransformerBridge, layer: int, *, window: int | None = None, whole: bool = False
+) -> str:
     """For a message: in brackets, the error with which two streams ended, if there was one."""
-    found = capabilities(bridge).get(_question(layer))
-    return f" (on two copies it raised {found.raised})" if found and found.raised else ""
+    known = capabilities(bridge)
+    for question in (_question(layer, window, whole), _question(layer, window), _question(layer)):
+        if (found := known.get(question)) and found.raised:
+            return f" (on two copies it raised {found.raised})"
+    return ""
 
 
-def _question(layer: int) -> str:
-    return f"two streams from layer {layer}"
+def _question(layer: int, window: int | None = None, whole: bool = False) -> str:
+    of_window = "" if window is None else f" with a window of {window}"
+    return f"two streams from layer {layer}{of_window}{' in one piece' if whole else ''}"
 
 
 def _found_with_few_tokens(bridge: TransformerBridge, layer: int) -> Trial:
@@ -202,10 +242,17 @@ def _tried_against_steps(bridge: TransformerBridge, layer: int) -> Trial:
 
 
 def _tried_against_plain(
-    bridge: TransformerBridge, layer: int, resid: Float[Tensor, "1 pos d_model"], length: int
+    bridge: TransformerBridge,
+    layer: int,
+    resid: Float[Tensor, "1 pos d_model"],
+    length: int,
+    window: int | None,
+    at_once: int,
 ) -> Trial:
     with without_hooks(bridge.hook_points()):
-        late = _attempt(lambda: end_of_text(bridge, layer, resid, length))
+        late = _attempt(
+            lambda: end_of_text(bridge, layer, resid, length, window=window, at_once=at_once)
+        )
     if isinstance(late, str):
         return Trial(0, raised=late)
     actual, expected = map(readout(bridge).normalize, late)

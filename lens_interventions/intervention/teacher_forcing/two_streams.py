@@ -26,7 +26,7 @@ from transformers import DynamicCache
 
 from ...model.attention_cache import shorten
 from ...model.hooks import Hook, change_layers
-from ...model.partial_run import run_late_rows
+from ...model.partial_run import BLOCK_ROWS, run_late_rows
 from ..bound_patch import BoundPatch, patch_copies
 from ..known_text import KnownText
 
@@ -82,6 +82,12 @@ def visible(rows: Layout, start: int) -> Bool[Tensor, "row key"]:
     in_stream = (key_group < 0) & (key_position < stream_end)
     in_group = (group >= 0) & (key_group == group) & not_later
     return in_stream | in_group
+
+
+def positions_at_once(n_texts: int, window: int | None) -> int:
+    """How many positions of each of some texts go through the blocks at a time."""
+    copies = 2 + (window or 0)
+    return min(max(BLOCK_ROWS // (n_texts * copies), 32 // copies, 1), MAX_CHUNK)
 
 
 def two_streams(

@@ -50,7 +50,7 @@ class ResidualStore:
 
         **Arguments:**
 
-        - `bridge`, `weights`: the model and its fingerprint.
+        - `bridge`, `weights`: the model, and what is known of its weights and config.
         - `layer`, `tokens`: the layer and the piece.
         - `read`: the model's readout. What a fast one read is kept apart, so that the numbers of
             a training do not depend on what others read before it.

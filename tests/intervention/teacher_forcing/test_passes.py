@@ -58,7 +58,7 @@ def test_hooks_on_embeddings_act_once():
 @pytest.mark.parametrize("bridge", SOME, indirect=True)
 @pytest.mark.parametrize("window", [None, 3])
 def test_texts_longer_than_a_chunk(bridge, window, monkeypatch):
-    monkeypatch.setattr("lens_interventions.intervention.teacher_forcing.passes.MAX_CHUNK", 5)
+    monkeypatch.setattr("lens_interventions.intervention.teacher_forcing.two_streams.MAX_CHUNK", 5)
     tokens, patch = random_tokens(18), dataclasses.replace(PATCH, window=window)
     close(teacher_forced_logits(bridge, tokens, patch)[0], patched_logits(bridge, tokens, patch))
 
@@ -66,7 +66,7 @@ def test_texts_longer_than_a_chunk(bridge, window, monkeypatch):
 @torch.no_grad()
 def test_log_probs_of_texts_longer_than_a_chunk(llama, monkeypatch):
     """Each chunk reads the next tokens of its own positions."""
-    monkeypatch.setattr("lens_interventions.intervention.teacher_forcing.passes.MAX_CHUNK", 5)
+    monkeypatch.setattr("lens_interventions.intervention.teacher_forcing.two_streams.MAX_CHUNK", 5)
     tokens = random_tokens(2, 18)
     logits = torch.stack([patched_logits(llama, text, PATCH) for text in tokens])
     expected = (
@@ -322,7 +322,9 @@ class TestExceptions:
     @pytest.mark.parametrize("n_calls", [1, 4])
     @pytest.mark.parametrize("role", ["source", "mode"])
     def test_a_failing_function(self, llama, error, n_calls, role, monkeypatch):
-        monkeypatch.setattr("lens_interventions.intervention.teacher_forcing.passes.MAX_CHUNK", 3)
+        monkeypatch.setattr(
+            "lens_interventions.intervention.teacher_forcing.two_streams.MAX_CHUNK", 3
+        )
         calls = []
 
         def fails(site, *_):

@@ -5,7 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from lens_interventions.intervention.generation.generate import generate
 from lens_interventions.intervention.patch import NextTokenPatch
+from lens_interventions.intervention.slopes.slope_map import slope_map
+from lens_interventions.intervention.sources import BackPatch
 from lens_interventions.intervention.teacher_forcing import self_check
 from lens_interventions.intervention.teacher_forcing import two_streams as two_streams_module
 from lens_interventions.intervention.teacher_forcing.log_probs import (
@@ -205,6 +208,57 @@ def test_a_window_by_place_is_found_behind_the_first_chunk():
     resid = torch.randn(1, 500, int(bridge.cfg.d_model), dtype=torch.float64)
     assert two_streams_hold(bridge, 1, resid[:, :200])
     assert not two_streams_hold(bridge, 1, resid)
+
+
+@torch.no_grad()
+def test_a_window_by_place_is_found_by_the_copies_that_a_patch_s_window_takes():
+    """A text of 60 tokens has 120 rows, but 420 with a window of five positions."""
+    bridge = tiny_bridge("gpt_neo", window_size=256, max_position_embeddings=512)
+    tokens, patch = random_tokens(60), replace(PATCH, embedding="W_U")
+    # It attends in float32.
+    expected = patched_logits(bridge, tokens, patch)
+    close(teacher_forced_logits(bridge, tokens, patch)[0], expected, 1e-4)
+    patch = replace(patch, window=5)
+    with pytest.warns(UserWarning, match="GPTNeo.* does not run two copies of a text"):
+        found = teacher_forced_logits(bridge, tokens, patch)
+    close(found[0], patched_logits(bridge, tokens, patch), 1e-4)
+    slopes = {"layers": [1], "progress": False}
+    slope_map(bridge, [tokens], **slopes)
+    with pytest.raises(NotImplementedError, match=r"GPTNeo.* does not run two copies of a text"):
+        slope_map(bridge, [tokens], window=5, **slopes)
+
+
+@torch.no_grad()
+def test_a_window_by_place_is_found_where_a_text_runs_in_one_piece():
+    bridge = tiny_bridge("gpt_neo", window_size=400, max_position_embeddings=512)
+    resid = torch.randn(1, 250, int(bridge.cfg.d_model), dtype=torch.float64)
+    assert two_streams_hold(bridge, 1, resid)
+    assert two_streams_hold(bridge, 1, resid[:, :190], whole=True)
+    assert not two_streams_hold(bridge, 1, resid, whole=True)
+
+
+@torch.no_grad()
+@pytest.mark.filterwarnings("ignore:Phi3.* does not run two copies", "ignore:decoding with a cache")
+@pytest.mark.parametrize("limit", [40, 140])
+@pytest.mark.parametrize(
+    "patch",
+    [
+        PATCH,
+        replace(PATCH, source=BackPatch(2)),
+        replace(PATCH, gate=4.5, gate_on="output"),
+    ],
+)
+def test_beyond_a_limit_of_rotary_frequencies_each_beginning_has_its_own(limit, patch):
+    """Whatever a patch reads of the unpatched model, and with any number of patches."""
+    bridge = long_rope_bridge(limit, max_position_embeddings=400)
+    tokens, at = random_tokens(1, limit + 10), limit // 2
+    one = teacher_forced_logits(bridge, tokens, [patch])
+    several = teacher_forced_logits(bridge, tokens, [patch] * 12)
+    close(several[-1], one[0])
+    options = {"max_new_tokens": 1, "stop_at_eos": False}
+    token = generate(bridge, tokens[:, : at + 1], patch, **options)
+    here = one[0, :, at].log_softmax(-1).gather(-1, token.tokens)
+    close(here, token.log_probs)
 
 
 @torch.no_grad()

@@ -49,11 +49,11 @@ def test_a_store_is_shared_between_trainings():
     shared, found = runs_below(bridge, texts, steps=5, source="current", store=store)
     assert shared <= alone - 12
     assert_same_bits(found.write, expected.write)
-    # What other weights leave is another thing.
-    other = tiny_bridge("llama", seed=1)
-    assert_same_bits(
-        train(other, texts, layer=2, store=store).write, train(other, texts, layer=2).write
-    )
+    # What other weights, or other norms, leave is another thing.
+    for other in (tiny_bridge("llama", seed=1), tiny_bridge("llama", rms_norm_eps=0.1)):
+        assert_same_bits(
+            train(other, texts, layer=2, store=store).write, train(other, texts, layer=2).write
+        )
     with (
         bridge.hooks(fwd_hooks=[("blocks.0.hook_out", lambda resid, hook: 2 * resid)]),
         pytest.raises(ValueError, match="there are hooks on the bridge"),
