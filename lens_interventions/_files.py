@@ -1,5 +1,6 @@
 """Files, written whole or not at all; most hold named tensors and JSON values."""
 
+import csv
 import hashlib
 import json
 import os
@@ -10,13 +11,16 @@ from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from jaxtyping import jaxtyped
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Saved = TypeVar("Saved")
 
@@ -31,6 +35,11 @@ def sha256(path: str | Path) -> str:
     """The hash of a file."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def csv_text(table: "pd.DataFrame") -> str:
+    """A table as CSV. Texts are in quotes: without them a token's carriage return ends the row."""
+    return table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
 
 
 def require_writable(path: str | Path) -> Path:

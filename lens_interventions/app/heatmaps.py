@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from .._files import csv_text
 from ..drawing.cell_size import MOST_COLUMNS
 from ..drawing.export import figure_page
 from ..drawing.wrapped import LEFT, RIGHT
@@ -74,7 +75,7 @@ def as_csv(subject: Subject, state: State, emit: Emit) -> None:
         (frame,) = frames.values()
     else:
         frame = pandas.concat(frames, names=["reading"]).reset_index(level=0)
-    content = frame.to_csv(index=False)
+    content = csv_text(frame)
     emit("file", {"name": f"{state.panel}.csv", "type": "text/csv", "content": content})
 
 

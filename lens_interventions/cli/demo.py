@@ -27,9 +27,15 @@ def demo(
         raise FileNotFoundError(f"there is no directory {results}")
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file: choose a directory")
+    made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     require_output(out / "index.html", [".html"])
-    bridge = load(model, device, dtype, revision)
+    try:
+        bridge = load(model, device, dtype, revision)
+    except BaseException:
+        if made:
+            out.rmdir()
+        raise
 
     from ..pages.demo import build_page
 

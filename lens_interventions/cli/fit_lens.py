@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -52,7 +52,13 @@ def fit_lens(
     refine: Annotated[
         int, typer.Option(min=0, help="Then train this many steps on KL(final ‖ lens).")
     ] = 0,
-    window: Annotated[int, typer.Option(min=2, help="How many tokens to read at a time.")] = 512,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="How many tokens to read at a time, by default 512, and 256 while refining.",
+        ),
+    ] = None,
     model: Model = None,
     device: Device = None,
     dtype: Dtype = "float32",
@@ -88,17 +94,18 @@ def fit_lens(
     if texts is None:
         length = min(_SAMPLE_TOKENS, int(bridge.cfg.n_ctx))
         texts = list(sample_texts(bridge, samples or _SAMPLES, length=length, progress=True))
+    at_a_time: dict[str, Any] = {} if window is None else {"window": window}
     with kept_beside(out) as partial:
         lens = fit_affine_lens(
             bridge,
             texts,
-            window=window,
             corpus="the model's own samples" if file is None else file.name,
             checkpoint=partial,
             progress=True,
+            **at_a_time,
         )
         if refine:
-            lens = refine_affine_lens(bridge, lens, texts, steps=refine, progress=True)
+            lens = refine_affine_lens(bridge, lens, texts, steps=refine, progress=True, **at_a_time)
         lens.save(out)
     typer.echo(f"wrote {out}, fitted to {lens.settings['tokens']:,} tokens", err=True)
     with after_writing(out):

@@ -13,11 +13,11 @@ def write_table_or_figure(
     out: Path, table: "Callable[[], pd.DataFrame]", figure: "Callable[[], go.Figure]"
 ) -> None:
     """Write the table to a .csv or .json file, in UTF-8, and to any other file the figure."""
-    from .._files import write_text
+    from .._files import csv_text, write_text
 
     suffix = out.suffix.lower()
     if suffix == ".csv":
-        write_text(out, table().to_csv(index=False, lineterminator="\n"))
+        write_text(out, csv_text(table()))
     elif suffix == ".json":
         write_text(out, table().to_json(orient="records", force_ascii=False))
     else:

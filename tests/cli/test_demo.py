@@ -38,6 +38,12 @@ def test_it_says_what_it_measures_and_writes_the_page(run, tmp_path, monkeypatch
     assert page.read_text().count("<section") == 1 + n
 
 
+def test_a_model_that_is_not_there_leaves_no_directory(command, tmp_path):
+    status, _, err = command("demo", "--model", tmp_path / "none", "--out", tmp_path / "report")
+    assert status == 1, err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_is_no_directory_for_the_page(run, tmp_path):
     (tmp_path / "a.txt").touch()
     status, _, err = run("--out", tmp_path / "a.txt")

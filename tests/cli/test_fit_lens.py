@@ -99,6 +99,20 @@ def test_without_a_file_the_model_writes_the_corpus(run, files, tmp_path):
     assert li.AffineLens.load(out).settings["refined"]["steps"] == 2
 
 
+def test_a_fit_and_its_refinement_read_as_many_tokens_at_a_time(run, files, tmp_path):
+    out, corpus = tmp_path / "lens.safetensors", tmp_path / "long.jsonl"
+    texts = [f"{text} {again}" for again in DOCUMENTS for text in DOCUMENTS]
+    corpus.write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    given = ("--file", corpus, "--test-file", files[1], "--out", out, "--window", 16)
+    status, _, err = run(*given, "--refine", 2)
+    assert status == 0, err
+    options = {"window": 16, "progress": False}
+    bridge = shared_bridge("llama")
+    lens = li.fit_affine_lens(bridge, texts, **options)
+    expected = li.refine_affine_lens(bridge, lens, texts, steps=2, **options)
+    assert li.AffineLens.load(out).settings["refined"] == expected.settings["refined"]
+
+
 def test_a_model_of_a_short_context_reads_what_fits(run, files, tmp_path, monkeypatch):
     bridge = tiny_bridge("llama", max_position_embeddings=16)
     module = importlib.import_module("lens_interventions.cli.fit_lens")

@@ -8,7 +8,7 @@ import pytest
 
 from lens_interventions.cli.writing import write_table_or_figure
 
-TABLE = pd.DataFrame({"token": [" naïve", "猫"], "rank": [0, 3]})
+TABLE = pd.DataFrame({"token": [" naïve", "猫", "\r", 'a\r\n"b'], "rank": [0, 3, 5, 7]})
 
 
 def drawn():

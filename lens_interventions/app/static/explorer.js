@@ -290,6 +290,10 @@ narrow.addEventListener("change", fold);
 fold();
 bindControls(typed);
 bindPrompt({ onType: typed, onChange: change });
-showSlopes((layer) => change({ layer }));
+showSlopes((layer) => {
+  // A click in the figure leaves the focus where it was, and a field that has it is not rewritten.
+  document.activeElement?.blur();
+  change({ layer });
+});
 window.addEventListener("popstate", begin);
 begin();

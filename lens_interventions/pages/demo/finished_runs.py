@@ -96,8 +96,10 @@ def _model_options(model: Mapping[str, Any]) -> str | None:
     """The options that load a model again, or None for one that its name does not load.
 
     Only a hub name with an owner is sure to: a directory or file is known by its last part, which
-    looks like a hub name without one.
+    looks like a hub name without one. No option turns compatibility mode on.
     """
+    if model.get("compatibility_mode"):
+        return None
     named, dtype = model["name"] != NAME, model["dtype"]
     if named and not re.fullmatch(r"\w[\w.-]*/[\w.-]+", model["name"]):
         return None

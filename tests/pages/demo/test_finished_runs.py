@@ -86,6 +86,14 @@ def of_the_tiny_model():
     return {"name": "owner/tiny-llama", "weights_sha256": weights_sha256(bridge)}
 
 
+def test_no_command_makes_a_run_in_compatibility_mode(tmp_path, of_the_tiny_model):
+    model = {**of_the_tiny_model, "compatibility_mode": True}
+    settings = to_values(CopyingSettings.preset("quick", 3))
+    save_run(tmp_path / "copying", "copying", settings=settings, model=model)
+    (run,) = finished_runs(tmp_path, shared_bridge("llama"))
+    assert run.command is None
+
+
 def test_a_command_names_preset_and_model(tmp_path, of_the_tiny_model):
     settings = to_values(CopyingSettings.preset("quick", 3))
     older = {**settings, "a setting that is gone": 1}
