@@ -103,10 +103,11 @@ def two_streams_hold(
             f"the residual stream is not finite (NaN or infinite) where it enters block {layer}: "
             "look for a hook that writes such values, or a half-precision overflow"
         )
-    if resid.shape[1] > frequencies_change_after(bridge):
+    limit = frequencies_change_after(bridge)
+    if resid.shape[1] > limit:
         return False
-    n_ctx = int(bridge.cfg.n_ctx)
-    length = min(max(resid.shape[1], _SHORTEST_PLAIN), n_ctx)
+    longest = int(min(bridge.cfg.n_ctx, limit))
+    length = min(max(resid.shape[1], _SHORTEST_PLAIN), longest)
     whole = whole and length > positions_at_once(1, window)
     found = recall(bridge, _question(layer), lambda: _found_with_few_tokens(bridge, layer))
     question = _question(layer, window, whole)
@@ -114,7 +115,7 @@ def two_streams_hold(
         found = recall(bridge, question, lambda: Trial(_LENGTH))
     if 0 < found.right_up_to < length < found.wrong_from:
         # A text in one piece can have many rows, so none longer is tried in its place.
-        longer = length if whole else min(2 ** (length - 1).bit_length(), n_ctx)
+        longer = length if whole else min(2 ** (length - 1).bit_length(), longest)
         at_once = length if whole else positions_at_once(1, window)
         tried = _tried_against_plain(bridge, layer, resid[:1], longer, window, at_once)
         if tried.right_up_to > 0:

@@ -267,3 +267,5 @@ def test_rotary_frequencies_that_change_with_the_length_are_found_where_they_cha
     resid = torch.randn(1, 300, int(bridge.cfg.d_model), dtype=torch.float64)
     assert two_streams_hold(bridge, 1, resid[:, :200])
     assert not two_streams_hold(bridge, 1, resid)
+    assert two_streams_hold(bridge, 1, resid[:, :260])
+    assert not two_streams_hold(bridge, 1, resid[:, :261])
