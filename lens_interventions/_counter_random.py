@@ -18,7 +18,7 @@ _MULTIPLIER_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MULTIPLIER_2 = 0x94D049BB133111EB - 2**64
 
 SEEDS_APART = 1_000_003
-"""The distance of the seeds of two runs whose samples count on from them, to share no draws."""
+"""A run's seed is multiplied by this where its samples count on from it, so runs share no draws."""
 
 
 def random_bits(seed: SupportsIndex, *counters: Int[Tensor, "*#shape"]) -> Int[Tensor, "*shape"]:

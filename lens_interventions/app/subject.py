@@ -13,7 +13,7 @@ from ..lens.protocol import Lens
 from ..model.alterations import alteration
 from ..model.chat import chat_tokens
 from ..model.exclusive import exclusive_use
-from ..model.fingerprint import fingerprint
+from ..model.fingerprint import model_hash
 from ..model.kinds import require_kind
 from ..model.readout import readout
 from ..model.replaced_forwards import forwards_of_user
@@ -123,7 +123,7 @@ class Subject:
 
             bridge = self.model(second=second)
             with exclusive_use(bridge):
-                fitted_to = lasting_hooks(bridge), forwards_of_user(bridge), fingerprint(bridge)
+                fitted_to = lasting_hooks(bridge), forwards_of_user(bridge), model_hash(bridge)
             if self._lenses.get(second, (None,))[0] != fitted_to:
                 lens = default_affine_lens(bridge, progress=report or False)
                 self._lenses[second] = fitted_to, lens
@@ -192,9 +192,9 @@ def chat(messages: tuple[str, ...]) -> list[dict[str, str]]:
 
 
 def _condition(bridge: TransformerBridge) -> Hashable:
-    """What readings of a bridge depend on besides the request: its weights; None if altered."""
+    """What readings of a bridge depend on besides the request: the model; None if altered."""
     with exclusive_use(bridge):  # another thread's run puts its own hooks on it
-        return fingerprint(bridge) if alteration(bridge) is None else None
+        return model_hash(bridge) if alteration(bridge) is None else None
 
 
 def _bytes(values: Any) -> int:

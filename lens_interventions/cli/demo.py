@@ -29,16 +29,15 @@ def demo(
         raise FileExistsError(f"{out} is a file: choose a directory")
     made = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
-    require_output(out / "index.html", [".html"])
     try:
+        require_output(out / "index.html", [".html"])
         bridge = load(model, device, dtype, revision)
-    except BaseException:
-        if made:
+
+        from ..pages.demo import build_page
+
+        # The demo takes minutes, so it prints lines for a log as well as for a terminal.
+        path = build_page(bridge, out / "index.html", results=results, progress=True)
+    finally:
+        if made and not any(out.iterdir()):
             out.rmdir()
-        raise
-
-    from ..pages.demo import build_page
-
-    # The demo takes minutes, so it prints lines for a log as well as for a terminal.
-    path = build_page(bridge, out / "index.html", results=results, progress=True)
     typer.echo(f"wrote {path}", err=True)

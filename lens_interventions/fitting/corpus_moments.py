@@ -23,7 +23,7 @@ from ..model.alterations import alteration
 from ..model.argument_types import require_whole_numbers
 from ..model.exclusive import exclusive
 from ..model.fast_linears import fast_blocks
-from ..model.fingerprint import config_hash, fingerprint
+from ..model.fingerprint import fingerprint, model_hash
 from ..model.kinds import ReadableModel, weight_dtype
 from ..model.points import select_points
 from ..model.readout import require_readable
@@ -116,12 +116,7 @@ def corpus_moments(
     settings = {"window": window, "skip_first": skip_first, "holdout": holdout}
     kept = _Checkpoint(
         checkpoint,
-        {
-            "purpose": purpose,
-            "model": weights_hash,
-            "config": config_hash(bridge),
-            **settings,
-        },
+        {"purpose": purpose, "model": model_hash(bridge), **settings},
         {"fitted": fitted, "held_out": held_out},
         counts,
     )

@@ -17,7 +17,7 @@ from ..lens.affine import AffineLens
 from ..lens.cells import Progress
 from ..model.alterations import alteration
 from ..model.exclusive import exclusive
-from ..model.fingerprint import config_hash, fingerprint
+from ..model.fingerprint import model_hash
 from ..model.hooks import without_hooks
 from ..model.text_pieces import bos_id
 from ..model.user_cache import CACHE_VARIABLE, cache_directory
@@ -80,8 +80,7 @@ def default_lens_file(bridge: TransformerBridge) -> Path:
     """The file in which `default_affine_lens` keeps the lens of a model, if there is one yet."""
     # Another release may fit otherwise, and another token begin the texts.
     fit = f"{_TEXTS}x{_length(bridge)}-{bos_id(bridge)}-{version('lens_interventions')}"
-    model = f"{fingerprint(bridge)}-{config_hash(bridge)}"
-    return cache_directory() / f"affine-{model}-{fit}.safetensors"
+    return cache_directory() / f"affine-{model_hash(bridge)}-{fit}.safetensors"
 
 
 def _length(bridge: TransformerBridge) -> int:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
-from ..model.fingerprint import fingerprint
+from ..model.fingerprint import model_hash
 
 _READS_GLOBALS = {"LOAD_GLOBAL", "LOAD_NAME"}
 # What every module of torch has for its own use.
@@ -30,9 +30,9 @@ def settings_key(value: object) -> Any:
 
     Tensors count by their contents, functions by their name, their code, the values of their module
     that they read, and the numbers, texts, tensors and functions that their decorators hold; a
-    bridge by its fingerprint, other modules of torch by their tensors, the numbers and texts that
-    they hold, and the code of `forward`; other objects by their type, what they hold and, if they
-    can be called, the code of the call. What an object's class holds for it counts too. Of a
+    bridge by its weights and config, other modules of torch by their tensors, the numbers and texts
+    that they hold, and the code of `forward`; other objects by their type, what they hold and, if
+    they can be called, the code of the call. What an object's class holds for it counts too. Of a
     function or module that another one calls only the name counts.
 
     Raises `ValueError` for a function without a name of its own, such as a lambda, since what it
@@ -65,7 +65,7 @@ def settings_key(value: object) -> Any:
         return _function(value)
     held: Mapping[str, object]
     if isinstance(value, TransformerBridge):
-        return ["bridge", fingerprint(value)]
+        return ["bridge", model_hash(value)]
     if isinstance(value, nn.Module):
         held = _module(value)
     elif dataclasses.is_dataclass(value):

@@ -17,7 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from .._files import require_writable, write_text
 from .._progress import progress_bar
 from ..model.alterations import alteration
-from ..model.fingerprint import config_hash, fingerprint
+from ..model.fingerprint import model_hash
 from ..model.text_pieces import bos_id
 from ..model.tokens import TextOrTokens
 from ..model.user_hooks import has_user_hooks
@@ -74,11 +74,7 @@ def text_sums(
         )
     path = None if reading.checkpoint is None else Path(reading.checkpoint)
     # Every piece begins with the BOS token, if the text does.
-    model = {
-        "model": fingerprint(bridge),
-        "config": config_hash(bridge),
-        "BOS token": bos_id(bridge),
-    }
+    model = {"model": model_hash(bridge), "BOS token": bos_id(bridge)}
     with _held(path):
         kept = _Kept(path, {**model, **reading.settings}, shape)
         return _summed(bridge, texts, measure, shape, reading, kept)

@@ -17,7 +17,7 @@ from .other_weights import name_of_weights
 # parts that are exchanged within a stretch change their places among those.
 _STRETCHES, _EVERY = 64, 8191
 
-# Entries of configs that change no number, or that a model says otherwise.
+# Entries of configs that change no number, or that the weights tell.
 _NO_NUMBERS = {
     "_name_or_path",
     "device",
@@ -116,6 +116,15 @@ def config_hash(bridge: TransformerBridge) -> str:
     config: Any = getattr(bridge.original_model, "config", None) or bridge.cfg
     values = {name: value for name, value in config.to_dict().items() if name not in _NO_NUMBERS}
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def model_hash(bridge: TransformerBridge) -> str:
+    """The fingerprint of the weights with the hash of the config, for what is kept of a model.
+
+    Files that go to other machines hold the fingerprint alone, because a config gains entries with
+    each version of transformers.
+    """
+    return f"{fingerprint(bridge)}-{config_hash(bridge)}"
 
 
 @exclusive

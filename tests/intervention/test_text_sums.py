@@ -95,7 +95,7 @@ def test_a_file_is_for_one_token_that_texts_begin_with(tmp_path):
 def test_a_file_is_for_one_config_of_the_weights(tmp_path):
     options = {"layers": [0], "checkpoint": tmp_path / "sums", "progress": False}
     li.slope_map(tiny_bridge("llama"), [random_tokens(9)], **options)
-    with pytest.raises(ValueError, match="differs in config"):
+    with pytest.raises(ValueError, match="differs in model"):
         li.slope_map(tiny_bridge("llama", rms_norm_eps=0.1), [random_tokens(9)], **options)
 
 

@@ -14,13 +14,7 @@ from ..design.conditions import NO_PATCH, Arm, control_arms, grid
 from ..design.prompts import drawn, halves, prompt_items
 from ..design.rules import GREEDY, Rule
 from ..design.samples import measure_samples
-from ..design.sequences import (
-    REPORT,
-    SELECTION,
-    beginning,
-    continuation,
-    token_list,
-)
+from ..design.sequences import REPORT, SELECTION, beginning, continuation, token_list
 from ..design.setting_checks import require_room
 from ..engine.results import Tables
 from ..engine.run import Stage

@@ -12,7 +12,7 @@ from ...fitting.input_probe import InputProbe, fit_input_probe
 from ...fitting.input_reading import MEASURES, input_reading
 from ...fitting.input_recovery import input_recovery
 from ...materials.corpora import read_documents
-from ...model.fingerprint import fingerprint
+from ...model.fingerprint import model_hash
 from ..design.documents import (
     cluster_of,
     document_beginnings,
@@ -105,7 +105,7 @@ def _fitted(bridge: TransformerBridge, settings: RecallSettings, read: set[str])
     return found
 
 
-# One at most, by the weights and the texts.
+# One at most, by the model and the texts.
 _probes: dict[tuple[str, str], InputProbe] = {}
 
 
@@ -177,7 +177,7 @@ def measure_reading(
 
 def _probe(bridge: TransformerBridge, fitted: Sequence[Sequence[int]], window: int) -> InputProbe:
     """The probe, which the units of a process share, because it is too large for rows."""
-    settings = (fingerprint(bridge), digest([fitted, window]))
+    settings = (model_hash(bridge), digest([fitted, window]))
     probe = _probes.get(settings)
     if probe is None:
         probe = fit_input_probe(bridge, list(fitted), window=window, progress=False)

@@ -7,6 +7,7 @@ place in the sequence, and are silently wrong on rows in another order.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -117,7 +118,10 @@ def two_streams_hold(
         # A text in one piece can have many rows, so none longer is tried in its place.
         longer = length if whole else min(2 ** (length - 1).bit_length(), longest)
         at_once = length if whole else positions_at_once(1, window)
-        tried = _tried_against_plain(bridge, layer, resid[:1], longer, window, at_once)
+        both = partial(
+            end_of_text, bridge, layer, resid[:1], longer, window=window, at_once=at_once
+        )
+        tried = _tried_against_plain(bridge, both, longer)
         if tried.right_up_to > 0:
             found = replace(found, right_up_to=longer)
         else:
@@ -243,17 +247,10 @@ def _tried_against_steps(bridge: TransformerBridge, layer: int) -> Trial:
 
 
 def _tried_against_plain(
-    bridge: TransformerBridge,
-    layer: int,
-    resid: Float[Tensor, "1 pos d_model"],
-    length: int,
-    window: int | None,
-    at_once: int,
+    bridge: TransformerBridge, both: Callable[[], tuple[Tensor, Tensor]], length: int
 ) -> Trial:
     with without_hooks(bridge.hook_points()):
-        late = _attempt(
-            lambda: end_of_text(bridge, layer, resid, length, window=window, at_once=at_once)
-        )
+        late = _attempt(both)
     if isinstance(late, str):
         return Trial(0, raised=late)
     actual, expected = map(readout(bridge).normalize, late)

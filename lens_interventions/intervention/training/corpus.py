@@ -15,7 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from ..._counter_random import random_bits
 from ...drawing.labels import counted
-from ...model.fingerprint import config_hash, fingerprint
+from ...model.fingerprint import model_hash
 from ...model.precision import at_least_float32
 from ...model.readout import Readout
 from ...model.residuals import text_residuals
@@ -61,7 +61,7 @@ class TrainingCorpus:
         """Set up the corpus; nothing runs until a batch is asked for."""
         self.pieces = tuple(pieces)
         self._bridge, self._layer, self._store = bridge, layer, store
-        self._weights = f"{fingerprint(bridge)} {config_hash(bridge)}"
+        self._model = model_hash(bridge)
 
     def batch(
         self, indices: Sequence[int], seeds: Int[Tensor, " batch"], readout: Readout
@@ -69,8 +69,7 @@ class TrainingCorpus:
         """Some pieces, each with a seed for the random sources, and their loss by a readout."""
         tokens = [self.pieces[index] for index in indices]
         read = [
-            self._store.read(self._bridge, self._weights, self._layer, ids, readout)
-            for ids in tokens
+            self._store.read(self._bridge, self._model, self._layer, ids, readout) for ids in tokens
         ]
         return CorpusBatch(
             torch.nn.utils.rnn.pad_sequence([resid for resid, _ in read], batch_first=True),

@@ -39,7 +39,7 @@ class ResidualStore:
     def read(
         self,
         bridge: TransformerBridge,
-        weights: str,
+        model: str,
         layer: int,
         tokens: Int[Tensor, " pos"],
         read: Readout,
@@ -50,12 +50,12 @@ class ResidualStore:
 
         **Arguments:**
 
-        - `bridge`, `weights`: the model, and what is known of its weights and config.
+        - `bridge`, `model`: the model and its hash.
         - `layer`, `tokens`: the layer and the piece.
         - `read`: the model's readout. What a fast one read is kept apart, so that the numbers of
             a training do not depend on what others read before it.
         """
-        key = (weights, str(tokens.device), layer, read.fast, tokens.cpu().numpy().tobytes())
+        key = (model, str(tokens.device), layer, read.fast, tokens.cpu().numpy().tobytes())
         if key in self._kept:
             return self._kept[key]
         piece = TokenBatch.unpadded(tokens[None])

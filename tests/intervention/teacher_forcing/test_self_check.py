@@ -239,26 +239,23 @@ def test_a_window_by_place_is_found_where_a_text_runs_in_one_piece():
 
 @torch.no_grad()
 @pytest.mark.filterwarnings("ignore:Phi3.* does not run two copies", "ignore:decoding with a cache")
-@pytest.mark.parametrize("limit", [40, 140])
 @pytest.mark.parametrize(
-    "patch",
+    "patches",
     [
-        PATCH,
-        replace(PATCH, source=BackPatch(2)),
-        replace(PATCH, gate=4.5, gate_on="output"),
+        # So many that a text of 43 tokens would go through the blocks in three pieces.
+        [PATCH] * 12,
+        [replace(PATCH, source=BackPatch(2))],
+        [replace(PATCH, gate=4.5, gate_on="output")],
     ],
 )
-def test_beyond_a_limit_of_rotary_frequencies_each_beginning_has_its_own(limit, patch):
-    """Whatever a patch reads of the unpatched model, and with any number of patches."""
-    bridge = long_rope_bridge(limit, max_position_embeddings=400)
-    tokens, at = random_tokens(1, limit + 10), limit // 2
-    one = teacher_forced_logits(bridge, tokens, [patch])
-    several = teacher_forced_logits(bridge, tokens, [patch] * 12)
-    close(several[-1], one[0])
-    options = {"max_new_tokens": 1, "stop_at_eos": False}
-    token = generate(bridge, tokens[:, : at + 1], patch, **options)
-    here = one[0, :, at].log_softmax(-1).gather(-1, token.tokens)
-    close(here, token.log_probs)
+def test_beyond_a_limit_of_rotary_frequencies_each_beginning_has_its_own(patches):
+    """Also in what a patch reads of the unpatched model."""
+    bridge, tokens, at = long_rope_bridge(40), random_tokens(1, 43), 20
+    logits = teacher_forced_logits(bridge, tokens, patches)[-1, :, at]
+    written = generate(
+        bridge, tokens[:, : at + 1], patches[-1], max_new_tokens=1, stop_at_eos=False
+    )
+    close(logits.log_softmax(-1).gather(-1, written.tokens), written.log_probs)
 
 
 @torch.no_grad()

@@ -25,8 +25,8 @@ def writing_stage(
     """
     if not settings.samples:
         return []
-    asked = {"n": settings.samples, "length": settings.options.window}
-    asked["seed"] = settings.seed * SEEDS_APART
+    length, seed = settings.options.window, settings.seed * SEEDS_APART
+    asked = {"n": settings.samples, "length": length, "seed": seed}
     return [Unit(_TABLE, _TABLE, write_texts, asked)]
 
 
