@@ -30,13 +30,15 @@ def usage() -> Iterator[None]:
 
 
 def one_of(names: Sequence[str]) -> Callable[[Value], Value]:
-    """A callback for an option whose values must be among `names`."""
+    """A callback for an option whose values must be among `names`, and no two alike."""
 
     def check(value: Value) -> Value:
         given: list[str] = [value] if isinstance(value, str) else value or []
         for name in given:
             if name not in names:
                 raise typer.BadParameter(f"{name!r} is not one of {', '.join(names)}")
+            if given.count(name) > 1:
+                raise typer.BadParameter(f"{name!r} is given twice")
         return value
 
     return check

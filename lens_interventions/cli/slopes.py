@@ -174,8 +174,9 @@ def _print(found: "SlopeMap") -> None:
     if n_tokens == 0:
         typer.echo(f"no prediction is {scope}")
         return
+    texts = "text" if n_texts == 1 else "texts"
     typer.echo(
-        f"{n_tokens} tokens of {n_texts} texts predicted ({scope}), at "
+        f"{n_tokens} tokens of {n_texts} {texts} predicted ({scope}), at "
         f"{found.nats[:, 0].sum() / n_tokens:.4f} nats each without a patch"
     )
     first = (

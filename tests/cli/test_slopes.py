@@ -127,6 +127,7 @@ def test_a_figure(run, corpus, tmp_path):
     ("more", "status", "message"),
     [
         (("--source", "next"), 2, "'next' is not one of true, random"),
+        (("--source", "true", "--source", "true"), 2, "'true' is given twice"),
         (("--embedding", "lens"), 2, "--embedding lens needs --lens"),
         (("--out", "map.docx"), 2, "use one of .html"),
         (("--out", "nowhere/map.html"), 1, "nowhere is not a directory to write in"),
