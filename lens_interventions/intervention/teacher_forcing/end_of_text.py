@@ -6,7 +6,8 @@ Three things may depend on the length of a text. None needs the rest of the text
   patch, a clean copy differs from a plain row in its distance by place to the cached keys and to
   the rows of its group, which is too long by up to all the rows of a chunk. No chunk reaches as far
   back as the last. The contents of keys and values do not matter if both runs use the same ones, so
-  those of the first chunk are repeated.
+  those of the first chunk are repeated. Only the positions before the chunk that a patch's window
+  copies are run, as their rows come once more.
 - What goes by position (rotary angles, sliding windows). The last chunk has the highest.
 - What goes by the highest position of a run (rotary frequencies that change once a text is long).
   It differs most between the first chunk and the last, so these are run in one piece too.
@@ -67,7 +68,15 @@ def end_of_text(
         expected.append(in_order(torch.cat([head, tail]), DynamicCache()))
         actual.extend(in_order(part, first) for part in (head, tail))
         shorten(first, len(tail))
-    expected.append(run_late_blocks(bridge, layer, at(tail), cache=_repeated(first, start)))
+
+    def before() -> DynamicCache:
+        copied = torch.arange(max(start - (window or 0), 0), start, device=device)
+        cache = _repeated(first, start - len(copied), more=len(copied))
+        if len(copied):
+            in_order(copied, cache)
+        return cache
+
+    expected.append(run_late_blocks(bridge, layer, at(tail), cache=before()))
     actual.append(
         one_chunk(
             bridge,
@@ -76,20 +85,22 @@ def end_of_text(
             text,
             rows,
             layer=layer,
-            cache=_repeated(first, start),
+            cache=before(),
         )[0]
     )
     return torch.cat(actual, dim=1), torch.cat(expected, dim=1)
 
 
-def _repeated(cache: DynamicCache, length: int) -> DynamicCache:
-    """A cache of `length` keys and values, those of `cache` again and again."""
+def _repeated(cache: DynamicCache, length: int, *, more: int) -> DynamicCache:
+    """A cache of `length` keys and values, those of `cache` again and again; `more` will follow."""
     longer, layers = DynamicCache(), cast(list[Any], cache.layers)
-    for i, layer in enumerate(layers if length else ()):
-        # The model reads the length of the text off its first block, also where that is idle.
-        idle = torch.zeros(1, 1, 1, 1)
-        keys, values = (layer.keys, layer.values) if layer.is_initialized else (idle, idle)
-        longer.update(_tiled(keys, length), _tiled(values, length), i)
+    for i, layer in enumerate(layers if length + more else ()):
+        if layer.is_initialized:
+            longer.update(_tiled(layer.keys, length), _tiled(layer.values, length), i)
+        else:
+            # The model reads the length of the text off its first block, also where that is idle.
+            idle = torch.zeros(1, 1, length + more, 1)
+            longer.update(idle, idle, i)
     return longer
 
 

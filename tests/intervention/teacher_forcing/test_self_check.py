@@ -229,6 +229,20 @@ def test_a_window_by_place_is_found_by_the_copies_that_a_patch_s_window_takes():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text", "mistral", "gpt2"])
+@pytest.mark.parametrize("window", [1, 4, 200])
+def test_copies_that_a_window_takes_from_before_the_last_chunk_are_right(architecture, window):
+    """A text of 200 tokens is tried at 256, where the first chunk is shorter than what is before.
+
+    One of 600 is tried at 1,024, behind several chunks.
+    """
+    bridge = tiny_bridge(architecture, max_position_embeddings=1024)
+    resid = torch.randn(1, 600, int(bridge.cfg.d_model), dtype=torch.float64)
+    for length in (200, 600):
+        assert two_streams_hold(bridge, 1, resid[:, :length], window=window), length
+
+
+@torch.no_grad()
 def test_a_window_by_place_is_found_where_a_text_runs_in_one_piece():
     bridge = tiny_bridge("gpt_neo", window_size=400, max_position_embeddings=512)
     resid = torch.randn(1, 250, int(bridge.cfg.d_model), dtype=torch.float64)
