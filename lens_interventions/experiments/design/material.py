@@ -49,8 +49,8 @@ class CopyingMaterial:
         resampling: how intervals and p-values are resampled.
         seed: the seed of the random tokens and the halves.
 
-    Raises `ValueError` for sizes below 1, texts too short for the measurements, no text at all, or
-    a `surprising` that is not an edge.
+    Raises `ValueError` for sizes below 1, texts too short for the measurements, no text at all, two
+    texts of one `text_tag`, or a `surprising` that is not an edge.
     """
 
     induction_sequences: tuple[int, int] = (16, 96)
@@ -90,6 +90,13 @@ class CopyingMaterial:
                 f"one side of it; got {self.surprising}"
             )
         require_different(self, "texts", "surprisal_edges")
+        tags = [text_tag(text) for text in self.texts]
+        alike = [text for text, tag in zip(self.texts, tags, strict=True) if tags.count(tag) > 1]
+        if alike:
+            raise ValueError(
+                f"the texts {alike} would be counted together, as their names differ in nothing "
+                "but white space and underscores: rename a file"
+            )
         if list(self.surprisal_edges) != sorted(self.surprisal_edges):
             raise ValueError(f"surprisal_edges must be increasing, got {self.surprisal_edges}")
         require_at_least(self, 2, "induction_length")

@@ -35,9 +35,9 @@ from ..engine.results import Analysis, Tables
 from .evaluation import NO_SEED, over_seeds
 from .figures import draw
 from .inspection_tables import read_tables_of
-from .questions import LOOPS, NAMES, TABLES, LearnedQuestion, questions
+from .questions import NAMES, TABLES, LearnedQuestion, questions
 from .sampled import SAMPLES, loop_rows, samples_to_show
-from .settings import LearnedSettings, control_sources
+from .settings import AFTER_A_SURPRISE, LOOPS, RARE_WORDS, LearnedSettings, control_sources
 from .sweeps import sweep_tables
 from .writes import TABLE, Training
 
@@ -197,17 +197,17 @@ def _categories(
     divisions: list[tuple[str, str, dict[str, set[str]]]] = [
         (
             "surprisal of the token before",
-            "after a surprise",
+            AFTER_A_SURPRISE,
             {label: {f"bin-{index}"} for index, label in enumerate(bins)},
         ),
         (
             "copyable and other tokens",
-            "after a surprise",
+            AFTER_A_SURPRISE,
             {f"{kind}, {n}": {kind, tag} for kind in ("copyable", "other") for n, tag in texts},
         ),
         (
             "kind of word",
-            "rare words",
+            RARE_WORDS,
             {tag: {tag} for tag in ("common", "rare", "near", "far", "single", "several")},
         ),
     ]

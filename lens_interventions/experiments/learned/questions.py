@@ -10,13 +10,17 @@ from ..design.samples import LOOPED
 from ..design.totals import Measure, Totals, totals_of
 from ..engine.results import Tables
 from .sampled import COPIES
-from .settings import LearnedSettings
-
-LOOPS = "loops"
-"""Rows of sums of the samples."""
+from .settings import (
+    AFTER_A_SURPRISE,
+    FREE_COPIES,
+    LOOPS,
+    RANDOM_COPIES,
+    RARE_WORDS,
+    LearnedSettings,
+)
 
 TABLES = ("induction", "templates", "text", COPIES, LOOPS)
-"""Rows that answer questions."""
+"""Rows that answer questions. Those of loops are sums of the samples."""
 
 NAMES = {
     "prose": "prose",
@@ -71,7 +75,7 @@ def questions(settings: LearnedSettings) -> list[LearnedQuestion]:
             for text, tag in kinds
         ),
         LearnedQuestion(
-            "after a surprise",
+            AFTER_A_SURPRISE,
             "Does it help right after something surprising really happened?",
             "text",
             Measure("loss", frozenset({"surprise-now"})),
@@ -79,7 +83,7 @@ def questions(settings: LearnedSettings) -> list[LearnedQuestion]:
             smallest=material.smallest_text,
         ),
         LearnedQuestion(
-            "random copies",
+            RANDOM_COPIES,
             "Does it help to copy random tokens said before?",
             "induction",
             Measure("loss"),
@@ -87,7 +91,7 @@ def questions(settings: LearnedSettings) -> list[LearnedQuestion]:
             smallest=material.smallest_copy,
         ),
         LearnedQuestion(
-            "rare words",
+            RARE_WORDS,
             "Does it help to say a rare word again where the sentence calls for it?",
             "templates",
             Measure("log_prob", frozenset({"rare"}), lower_is_better=False),
@@ -95,7 +99,7 @@ def questions(settings: LearnedSettings) -> list[LearnedQuestion]:
             smallest=material.smallest_copy,
         ),
         LearnedQuestion(
-            "free copies",
+            FREE_COPIES,
             "Does it help to go on copying random tokens when nobody dictates them?",
             COPIES,
             Measure("right", lower_is_better=False),
@@ -105,7 +109,7 @@ def questions(settings: LearnedSettings) -> list[LearnedQuestion]:
             items="tokens",
         ),
         LearnedQuestion(
-            "loops",
+            LOOPS,
             "Does it keep greedy samples out of loops?",
             LOOPS,
             Measure(LOOPED),

@@ -18,6 +18,11 @@ from ..design.setting_checks import (
 )
 from ..engine.presets import Preset, require_preset
 
+QUESTIONS = ("after a surprise", "random copies", "rare words", "free copies", "loops")
+"""The names of the questions that are not about a text alone, which is called as its source is."""
+
+AFTER_A_SURPRISE, RANDOM_COPIES, RARE_WORDS, FREE_COPIES, LOOPS = QUESTIONS
+
 _DRAWS: tuple[Draws, ...] = ("nothing", "a position", "a token")
 
 
@@ -107,6 +112,12 @@ class LearnedSettings:
                 f"write_penalty={self.options.write_penalty} and "
                 f"change_penalty={self.options.change_penalty}: set both to 0, or use the "
                 "increment experiment"
+            )
+        taken = [text for text in self.material.texts if text in QUESTIONS]
+        if taken:
+            raise ValueError(
+                f"the text {taken[0]!r} has the name of a question about something else: write "
+                f"./{taken[0]}, or rename the file"
             )
         require_at_least(self, 2, "sampled_prompts")
         written = len(materials.prompts())

@@ -111,8 +111,7 @@ def crossed_spearman(
     deviations = [float(v.std()) for v in ranks]
     # Ranks have variance 1, so less than this is what rounding leaves of none.
     if min(deviations) < 1e-9:
-        nan = float("nan")
-        return Contrast(Interval(nan, nan, nan, resampling.level, "none", min(shape)), 1.0)
+        return _no_correlation(resampling, min(shape))
     e_y, e_x = (v / deviation for v, deviation in zip(ranks, deviations, strict=True))
     r = float((e_y * e_x).mean())
     values = r + e_y * e_x - r * (e_y**2 + e_x**2) / 2
@@ -138,9 +137,12 @@ def token_correlation(
 ) -> Contrast:
     """Correlation of preservation with rarity or surprise, without tokens that have no value.
 
-    With `crossed`, token types are resampled as well as documents.
+    With `crossed`, token types are resampled as well as documents. If no token has a value, there
+    is no correlation and no interval.
     """
     usable = np.isfinite(kept)
+    if not usable.any():
+        return _no_correlation(resampling, 0)
     values = {RARITY: tokens.rarity[usable], SURPRISE: tokens.surprise[usable]}
     y, document = kept[usable], tokens.document[usable]
     third = None if given is None else values[given]
@@ -194,6 +196,11 @@ def doubly_centred(
         if np.abs(left - before).max() < 1e-12:
             break
     return left
+
+
+def _no_correlation(resampling: Resampling, n: int) -> Contrast:
+    nan = float("nan")
+    return Contrast(Interval(nan, nan, nan, resampling.level, "none", n), 1.0)
 
 
 def _freedom(e_x: Float[np.ndarray, " token"], of_cluster: np.ndarray) -> float:

@@ -67,8 +67,8 @@ class SlopesSettings:
         resampling: how intervals are resampled.
         seed: the seed of the texts and of random sources.
 
-    Raises `ValueError` for an unknown source or mode, if there is no source to compare, or for
-    sizes that leave nothing to measure.
+    Raises `ValueError` for an unknown source or mode, if there is no source to compare, for sizes
+    that leave nothing to measure, or for a text that is called "copies".
     """
 
     texts: tuple[str, ...] = ("python_reference", "prose")
@@ -148,6 +148,11 @@ class SlopesSettings:
                 "strengths must be above 0, and weak no more than strongest; got step "
                 f"{self.step}, weak {self.weak}, strongest {self.strongest} and rescue_strengths "
                 f"{self.rescue_strengths}"
+            )
+        if COPIES in self.texts:
+            raise ValueError(
+                f"the text {COPIES!r} has the name of the random tokens that are copied: write "
+                f"./{COPIES}, or rename the file"
             )
         _ = self.material, self.long_material
 

@@ -41,6 +41,7 @@ def test_layers_that_the_model_does_not_have_are_refused(layer: int) -> None:
         ({"layers": (1, 1)}, "layers must be different values"),
         ({"modes": ("foo",)}, "modes must be some of interpolate, add, correct"),
         ({"texts": ("prose", "prose")}, "texts must be different values"),
+        ({"texts": ("my text.txt", "prose", "my_text.txt")}, "would be counted together"),
         ({"surprisal_edges": (8.0, 6.0)}, "surprisal_edges must be increasing"),
         ({"forms": ("sideways",)}, "forms must be some of"),
         ({"temperatures": (0.9, 1.0)}, "temperatures must not include 1"),

@@ -106,6 +106,7 @@ def test_the_default_model_is_patched_at_22() -> None:
         ({"steps": 0}, "steps must be at least 1"),
         ({"sweep_steps": 0}, "sweep_steps must be at least 1"),
         ({"options": li.TrainingOptions(patience=None, bias=False)}, "'zero' writes only a bias"),
+        ({"material": replace(SETTINGS.material, texts=("prose", "loops"))}, r"write \./loops"),
     ],
 )
 def test_settings_that_cannot_be_run_are_refused(change: dict, message: str) -> None:

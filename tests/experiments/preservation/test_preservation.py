@@ -167,3 +167,12 @@ def test_few_layers_are_enough_for_every_verdict(n_layers: int) -> None:
     result = preservation(bridge, settings=replace(SMALL, every=every, template_words=2))
     assert len(result.verdicts) == 4
     assert all(found.verdict.interval.n >= 4 for found in result.verdicts)
+
+
+def test_texts_without_a_reading_elsewhere_are_no_evidence(tmp_path: Path) -> None:
+    """Where a text repeats one token, every other position has the token too."""
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(f'{{"text": "{letter * 12}"}}\n' for letter in "xyzuvw"))
+    found = preservation(long_bridge, settings=replace(SMALL, texts=(str(texts),))).verdicts
+    said = [finding.verdict.words for finding in found[:-1]]
+    assert said == ["undecided: nothing was measured"] * 3

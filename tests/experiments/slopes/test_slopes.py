@@ -327,6 +327,7 @@ def test_slopes_and_patched_losses_are_those_of_the_library(
         ({"rescue_sources": ("true",)}, "rescue_sources must be true and then controls"),
         ({"head_sources": ("shuffled", "true")}, "head_sources must be true and then controls"),
         ({"documents": (0, 4)}, "documents"),
+        ({"texts": ("prose", "copies")}, r"write \./copies"),
     ],
 )
 def test_settings_that_cannot_be_measured_are_refused(changes: dict, said: str) -> None:
