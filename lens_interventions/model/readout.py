@@ -18,7 +18,7 @@ from .kinds import ReadableModel, architecture, output_transform
 from .points import FINAL, hook_name
 from .product import product
 from .product_trials import is_faster
-from .user_hooks import hooked_modules
+from .user_hooks import hooked_modules, lasting_hooks
 
 Norm = Literal["full", "pre_affine"]
 
@@ -222,7 +222,8 @@ def require_readable(bridge: ReadableModel) -> None:
 
     Raises `NotImplementedError` if the model has an encoder, a recurrent state, attention to later
     tokens or no final norm, or runs its blocks more than once; `ValueError` if its logits are
-    computed in another way, or if a bridge is in training mode.
+    computed in another way, if a lasting hook cannot read so few tokens, or if a bridge is in training
+    mode.
     """
     refuse_training_mode(bridge)
     require_causal_stack(bridge)
@@ -231,6 +232,20 @@ def require_readable(bridge: ReadableModel) -> None:
         "logits are ln_final and unembed of the last residual point",
         lambda: _tried_to_read(bridge),
     )
+
+
+def _logits_of_few_tokens(bridge: ReadableModel) -> Tensor:
+    tokens = few_tokens(bridge)
+    try:
+        return bridge(tokens).float()
+    except IndexError as error:
+        if not lasting_hooks(bridge):
+            raise
+        raise ValueError(
+            f"a permanent hook, or a hook of torch on a module, failed on the {tokens.shape[1]} "
+            f"tokens on which the model is tried ({error}): let it leave short texts as they are, "
+            "or put it on for the call with bridge.hooks"
+        ) from error
 
 
 def _tried_to_read(bridge: ReadableModel) -> bool:
@@ -255,7 +270,7 @@ def _tried_to_read(bridge: ReadableModel) -> bool:
     require_hooks(bridge, [final])
     with torch.no_grad(), without_hooks(bridge.hook_points()):
         with hooked(bridge, [(final, lambda resid, hook: last.append(resid))]):
-            logits = bridge(few_tokens(bridge)).float()
+            logits = _logits_of_few_tokens(bridge)
         if len(last) > 1:
             raise NotImplementedError(
                 f"{name} runs its blocks {len(last)} times for a text; lenses and next-token "

@@ -57,6 +57,17 @@ def test_a_hook_that_lasts_is_refused_where_a_readout_would_pass_it_by(llama, pu
         take_off()
 
 
+def test_a_hook_that_lasts_and_cannot_read_few_tokens_is_named():
+    bridge = tiny_bridge("llama")
+
+    def zero_one_column(_module, _given, out):
+        out[:, 40] = 0
+
+    bridge.blocks[1].mlp.register_forward_hook(zero_one_column)
+    with pytest.raises(ValueError, match="failed on the 4 tokens on which .*index 40 is out"):
+        li.logit_lens(bridge, TOKENS.repeat(1, 10))
+
+
 @pytest.mark.filterwarnings("ignore:A forward hook edited hook_scale")
 @pytest.mark.parametrize(
     ("put_on", "name"), [(permanent, "ln_final.hook_normalized"), (on_module, "ln_final")]

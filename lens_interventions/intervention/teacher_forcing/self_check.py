@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
+from transformers import DynamicCache
 
 from ..._counter_random import random_integers
 from ...model.capabilities import (
@@ -31,13 +32,15 @@ from ...model.kinds import recurrent_parts, refuse_recurrent_parts
 from ...model.partial_run import run_late_blocks
 from ...model.precision import is_half
 from ...model.readout import readout, refuse_nan
+from ...model.replaced_forwards import forwards_of_user
 from ...model.residuals import residuals
 from ...model.tokens import TokenBatch
+from ...model.user_hooks import lasting_hooks
 from ..known_text import KnownText
 from ..patch import NextTokenPatch
 from .end_of_text import end_of_text
 from .step_by_step import recomputed_steps
-from .two_streams import positions_at_once, two_streams
+from .two_streams import layout, one_chunk, positions_at_once, two_streams
 
 Found = TypeVar("Found")
 
@@ -93,8 +96,10 @@ def two_streams_hold(
     a patch, on rows of `resid`, and must equal the plain model. A text that will run in one piece
     is tried in one piece. This test finds attention that is cut or biased by place, which shows
     more, or only, in longer texts, and models whose lower blocks hand something to the upper ones.
-    If the streams are wrong from block 0 up, the first test is made again from `layer` up. Texts so
-    long that they turn on other rotary frequencies are not tried: those of their beginnings differ.
+    If the streams are wrong from block 0 up, the first test is made again from `layer` up. Under
+    hooks that the user has put on for good, a text that passes both runs whole, once for each
+    length, since a hook may act on columns that shorter runs lack. Texts so long that they turn on
+    other rotary frequencies are not tried: those of their beginnings differ.
 
     Raises `ValueError` if `resid` is not finite or the model's own logits are NaN, since the test
     would then say nothing about the model.
@@ -129,7 +134,19 @@ def two_streams_hold(
             shortest = length if whole else longer // 2 + 1
             found = replace(found, wrong_from=shortest, raised=tried.raised)
         record(bridge, question, found)
-    return found.right_up_to >= length
+    if found.right_up_to < length:
+        return False
+    if not (lasting_hooks(bridge) or forwards_of_user(bridge)):
+        return True
+    length = resid.shape[1]
+    at_once = length if whole else positions_at_once(1, window)
+    both = partial(_whole_text, bridge, layer, resid[:1], window, at_once)
+    found = recall(
+        bridge,
+        f"{question} on {length} tokens",
+        lambda: _tried_against_plain(bridge, both, length),
+    )
+    return found.right_up_to > 0
 
 
 def require_two_streams(
@@ -255,6 +272,26 @@ def _tried_against_plain(
         return Trial(0, raised=late)
     actual, expected = map(readout(bridge).normalize, late)
     return Trial(length if _close(actual, expected, expected) else 0)
+
+
+def _whole_text(
+    bridge: TransformerBridge,
+    layer: int,
+    resid: Float[Tensor, "1 pos d_model"],
+    window: int | None,
+    at_once: int,
+) -> tuple[Float[Tensor, "1 pos d_model"], Float[Tensor, "1 pos d_model"]]:
+    """`r[L]` of all rows without a patch: in two streams, and plainly."""
+    length, cache = resid.shape[1], DynamicCache()
+    tokens = torch.zeros(1, length, dtype=torch.long, device=resid.device)
+    text = KnownText.from_batch(TokenBatch.unpadded(tokens))
+    chunks: list[Tensor] = []
+    for start in range(0, length, at_once):
+        rows = layout(start, min(start + at_once, length), window, resid.device)
+        of_rows = resid[:, rows.position]
+        chunk = one_chunk(bridge, [None], of_rows, text, rows, layer=layer, cache=cache)
+        chunks.append(chunk[0])
+    return torch.cat(chunks, dim=1), run_late_blocks(bridge, layer, resid)
 
 
 def _attempt(run: Callable[[], Found]) -> Found | str:

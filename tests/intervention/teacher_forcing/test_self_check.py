@@ -192,6 +192,8 @@ def test_a_long_text_is_tried_on_two_chunks_of_rows():
         mask = kwargs["attention_mask"]
         keys.append(0 if mask is None else mask.shape[-1])
 
+    # Listeners of libraries do not count as the user's hooks, under which the whole text runs.
+    see.__module__ = "transformers"
     resid = torch.randn(1, 700, int(bridge.cfg.d_model), dtype=torch.float64)
     handle = bridge.original_model.model.layers[2].self_attn.register_forward_pre_hook(
         see, with_kwargs=True
@@ -240,6 +242,30 @@ def test_copies_that_a_window_takes_from_before_the_last_chunk_are_right(archite
     resid = torch.randn(1, 600, int(bridge.cfg.d_model), dtype=torch.float64)
     for length in (200, 600):
         assert two_streams_hold(bridge, 1, resid[:, :length], window=window), length
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize("kind", ["permanent", "of torch"])
+def test_a_lasting_hook_on_columns_beyond_the_first_chunk_is_found(kind, window):
+    """No shorter run has these columns, so a trial on one says nothing of the hook."""
+    bridge, tokens = tiny_bridge("llama", max_position_embeddings=512), random_tokens(312)
+
+    def zeroed(resid):
+        return torch.cat([resid[:, :300], resid[:, 300:310] * 0, resid[:, 310:]], dim=1)
+
+    if kind == "permanent":
+        bridge.add_hook("blocks.1.hook_mlp_out", lambda out, hook: zeroed(out), is_permanent=True)
+    else:
+        bridge.blocks[1].mlp.register_forward_hook(lambda module, given, out: zeroed(out))
+    patch = replace(PATCH, window=window)
+    with pytest.warns(UserWarning, match="Llama.* does not run two copies of a text"):
+        found = teacher_forced_logits(bridge, tokens, patch)[0]
+    # Texts without these columns go in one pass: a warning would be an error here.
+    short = teacher_forced_logits(bridge, tokens[:60], patch)[0]
+    for end, logits in ((59, short), (299, found), (304, found), (311, found)):
+        expected = patched_logits(bridge, tokens[: end + 1], patch, only_last=True)
+        close(logits[end], expected[0], 1e-9)
 
 
 @torch.no_grad()
