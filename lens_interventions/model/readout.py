@@ -222,8 +222,8 @@ def require_readable(bridge: ReadableModel) -> None:
 
     Raises `NotImplementedError` if the model has an encoder, a recurrent state, attention to later
     tokens or no final norm, or runs its blocks more than once; `ValueError` if its logits are
-    computed in another way, if a lasting hook cannot read so few tokens, or if a bridge is in training
-    mode.
+    computed in another way, if a lasting hook fails on so few tokens, or if a bridge is in
+    training mode.
     """
     refuse_training_mode(bridge)
     require_causal_stack(bridge)

@@ -64,7 +64,7 @@ def test_a_hook_that_lasts_and_cannot_read_few_tokens_is_named():
         out[:, 40] = 0
 
     bridge.blocks[1].mlp.register_forward_hook(zero_one_column)
-    with pytest.raises(ValueError, match="failed on the 4 tokens on which .*index 40 is out"):
+    with pytest.raises(ValueError, match=r"failed on the 4 tokens on which .*index 40 is out"):
         li.logit_lens(bridge, TOKENS.repeat(1, 10))
 
 

@@ -257,7 +257,7 @@ def test_a_lasting_hook_on_columns_beyond_the_first_chunk_is_found(kind, window)
     if kind == "permanent":
         bridge.add_hook("blocks.1.hook_mlp_out", lambda out, hook: zeroed(out), is_permanent=True)
     else:
-        bridge.blocks[1].mlp.register_forward_hook(lambda module, given, out: zeroed(out))
+        bridge.blocks[1].mlp.register_forward_hook(lambda _module, _given, out: zeroed(out))
     patch = replace(PATCH, window=window)
     with pytest.warns(UserWarning, match="Llama.* does not run two copies of a text"):
         found = teacher_forced_logits(bridge, tokens, patch)[0]
