@@ -10,6 +10,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformer_lens.model_bridge import TransformerBridge
+from transformers import EosTokenCriteria
 
 from .._counter_random import SEEDS_APART
 from .._progress import progress_bar
@@ -184,6 +185,9 @@ class PatchedLM(TemplateLM):
                 )
         contexts = _cut(contexts, [self.max_length - d.max_new_tokens for d in decodings])
         written = [""] * len(requests)
+        # The harness stops at the tokenizer's end of text too, whatever the model's config has.
+        end = self.tokenizer.eos_token_id
+        ends = [] if end is None else [EosTokenCriteria(end)]
         for decoding in dict.fromkeys(decodings):
             alike = [i for i, other in enumerate(decodings) if other == decoding]
             lengths = [len(context) for context in contexts]
@@ -195,7 +199,7 @@ class PatchedLM(TemplateLM):
                     self.patch,
                     max_new_tokens=decoding.max_new_tokens,
                     **decoding.sampling(),
-                    stopping_criteria=[until],
+                    stopping_criteria=[*ends, until],
                     callback=until.next_step,
                     seed=[draws[i] for i in rows],
                     text_seeds=seeds[rows],

@@ -11,11 +11,12 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from tokenizers import processors
+from transformers import GenerationConfig
 
 import lens_interventions as li
 from lens_interventions.evaluation.decoding import Decoding
 from tests.support.reference_generation import next_logits
-from tests.support.tiny import shared_bridge, tiny_model, tiny_tokenizer
+from tests.support.tiny import shared_bridge, tiny_bridge, tiny_model, tiny_tokenizer
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -121,6 +122,24 @@ def hugging_face():
         device="cpu",
         batch_size=2,
     )
+
+
+def test_it_stops_at_the_tokenizer_s_end_of_text_whatever_the_config_says():
+    bridge, own = tiny_bridge("llama"), tiny_model("llama")
+    for model in (bridge.original_model, own):
+        model.generation_config = GenerationConfig(
+            eos_token_id=[50], pad_token_id=2, bos_token_id=0
+        )
+    words = ["when", "people", "say", "plasma", "they", "mean", "a", "state", "of", "matter"]
+    asked = [
+        (" ".join(words[i : i + n]), {"until": ["zzz"], "max_gen_toks": 40})
+        for n in range(1, 5)
+        for i in range(len(words) - n)
+    ]
+    theirs = HFLM(pretrained=own, tokenizer=tiny_tokenizer(), add_bos_token=True, device="cpu")
+    expected = theirs.generate_until(requests("generate_until", asked), disable_tqdm=True)
+    ours = li.as_harness_model(bridge, None, batch_size=8)
+    assert ours.generate_until(requests("generate_until", asked), disable_tqdm=True) == expected
 
 
 def test_without_a_patch_it_is_the_model_of_the_harness(llama, hugging_face):
