@@ -210,7 +210,14 @@ def joint_interval(
 
     **Returns:** the interval in the units and sign of `intervals`. It has no ends (`method` "none")
     if one of them has none.
+
+    Raises `ValueError` if there are no intervals, or not as many wider ones.
     """
+    if not intervals or len(intervals) != len(wider):
+        raise ValueError(
+            "joint_interval needs an interval and a wider one for each reference, and at least one "
+            f"reference; got {len(intervals)} intervals and {len(wider)} wider ones"
+        )
     gains = [_gain(interval, lower_is_better) for interval in intervals]
     estimate = min(gain.estimate for gain in gains)
     low = min(gain.low for gain in gains)

@@ -100,8 +100,11 @@ def search_sequence(
     require_gradients("search_sequence", bridge)
     options = SearchOptions() if options is None else options
     require_instance("options", options, SearchOptions)
+    require_whole_numbers(n_tokens=n_tokens, seed=seed)
     n_tokens = operator.index(n_tokens)
-    require_whole_numbers(seed=seed)
+    budget = _BUDGET_PER_TOKEN * n_tokens if budget is None else budget
+    require_whole_numbers(budget=budget)
+    budget = operator.index(budget)
     methods = (*get_args(RelaxedMethod), SWAPS)
     if method not in methods:
         raise ValueError(f"method must be one of {', '.join(methods)}; got {method!r}")
@@ -114,7 +117,6 @@ def search_sequence(
     allowed = _allowed(bridge, model, exclude)
     begin = None if start is None else _start(start, n_tokens, allowed)
     restarts = options.restarts if begin is None else len(begin)
-    budget = _BUDGET_PER_TOKEN * n_tokens if budget is None else operator.index(budget)
     scores = first_scores(
         begin, (restarts, n_tokens, model.d_vocab), options, seed, given.device
     ).masked_fill(~allowed, -torch.inf)

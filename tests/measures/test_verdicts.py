@@ -193,6 +193,14 @@ def test_a_joint_interval_is_that_of_the_smallest_gain():
     assert math.isnan(none.high)
 
 
+@pytest.mark.parametrize(("intervals", "wider"), [(0, 0), (2, 1)])
+def test_a_joint_interval_needs_a_wider_one_for_each_reference(intervals, wider):
+    with pytest.raises(ValueError, match=f"got {intervals} intervals and {wider} wider ones"):
+        joint_interval(
+            [interval(0.1, 0.2)] * intervals, [interval(0.0, 0.3)] * wider, lower_is_better=True
+        )
+
+
 def test_a_joint_interval_covers_the_lead_over_the_best_of_equals():
     rng = np.random.default_rng(0)
     z, wide = stats.norm.isf(0.025), stats.norm.isf(0.025 / 6)

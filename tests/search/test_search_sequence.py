@@ -293,6 +293,13 @@ def test_wrong_input_is_answered(llama, as_users_run, arguments, said):
         li.search_sequence(**{"bridge": llama, "prompt": [5, 6], "n_tokens": 3, **arguments})
 
 
+@pytest.mark.parametrize("name", ["n_tokens", "budget", "seed"])
+@pytest.mark.parametrize("number", [2.0, True])
+def test_numbers_that_are_not_whole_are_refused_by_name(llama, as_users_run, name, number):
+    with pytest.raises(TypeError, match=f"{name} must be a whole number, got {number}"):
+        li.search_sequence(**{"bridge": llama, "prompt": [5, 6], "n_tokens": 3, name: number})
+
+
 @pytest.mark.parametrize("arch", ["jamba", "zamba2", "rwkv"])
 def test_a_recurrent_model_runs_whole_texts(arch):
     bridge = shared_bridge(arch)
