@@ -46,6 +46,7 @@ CORNERS = {
     "transformers 5.20": ("3.11", ["transformers==5.20.*"]),
     "transformers 5.23": ("3.11", ["transformers==5.23.*"]),
     "transformers 5.24": ("3.11", ["transformers==5.24.*"]),
+    "transformers 5.25": ("3.11", ["transformers==5.25.*"]),
     "torch 2.6": ("3.11", ["torch==2.6.*"]),
     "newest on Python 3.12": ("3.12", []),
     "newest on Python 3.13": ("3.13", []),
