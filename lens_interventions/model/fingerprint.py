@@ -107,18 +107,18 @@ def unembedding_hash(bridge: ReadableModel) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def config_hash(bridge: TransformerBridge) -> str:
+def config_hash(bridge: ReadableModel) -> str:
     """A hash of the config: models of the same weights may have other norms or rotations.
 
-    The config is that of transformers, or TransformerLens's for a network without one. What only
+    The config is that of transformers, or TransformerLens's for a model without one. What only
     names the model or changes no number does not count.
     """
-    config: Any = getattr(bridge.original_model, "config", None) or bridge.cfg
+    config: Any = getattr(inner_model(bridge), "config", None) or bridge.cfg
     values = {name: value for name, value in config.to_dict().items() if name not in _NO_NUMBERS}
     return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def model_hash(bridge: TransformerBridge) -> str:
+def model_hash(bridge: ReadableModel) -> str:
     """The fingerprint of the weights with the hash of the config, for what is kept of a model.
 
     Files that go to other machines hold the fingerprint alone, because a config gains entries with
