@@ -7,7 +7,7 @@ caches of transformers, which teacher forcing and generation rely on.
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,10 @@ from transformer_lens.model_bridge.generalized_components.block import VARIANT_S
 from transformer_lens.utilities.activation_functions import apply_softcap
 
 if TYPE_CHECKING:
-    HookedTransformer: TypeAlias = Any
+
+    class HookedTransformer(nn.Module):  # A type checker only needs to know that it is no bridge.
+        def __getattr__(self, name: str) -> Any: ...
+
 else:
     try:
         from transformer_lens import HookedTransformer

@@ -1,7 +1,7 @@
 """The residual stream of texts at chosen points."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -130,7 +130,7 @@ def _require_no_left_padding(batch: TokenBatch) -> None:
         raise ValueError("pad on the right: a causal model needs no mask for padding there")
 
 
-def _may_be_cut(bridge: ReadableModel, width: int) -> bool:
+def _may_be_cut(bridge: ReadableModel, width: int) -> TypeGuard[TransformerBridge]:
     """Whether the beginning of a text has the same keys and values alone as in the whole text."""
     # A HookedTransformer has a cache of another kind.
     if not isinstance(bridge, TransformerBridge):

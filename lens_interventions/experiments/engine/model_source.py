@@ -53,7 +53,7 @@ class ModelSource:
         # A model can be called too.
         model: Any = self.model
         with _loading:
-            found = model if isinstance(model, ReadableModel) else _loaded(model, self.files)
+            found: Any = model if isinstance(model, ReadableModel) else _loaded(model, self.files)
         require_kind(found, TransformerBridge, "an experiment")
         with exclusive_use(found):  # a run of another thread has hooks on meanwhile
             if any(map(has_temporary_hooks, found.hook_points())):
