@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.model_bridge.exceptions import StopAtLayerException
@@ -18,7 +18,7 @@ from transformers import Cache, DynamicCache
 from .attention_cache import as_argument
 from .attention_masks import additive_masks
 from .capabilities import blocks_return_tuples
-from .hooks import Hook, hooked, stop, torch_hooks_as_found, without_hooks
+from .hooks import Hook, hooked, stop, without_hooks
 from .points import FINAL, hook_name
 from .readout import refuse_readout_hooks
 from .replaced_forwards import replaced_forwards
@@ -126,11 +126,12 @@ def _run(
     **inputs: Any,
 ) -> Float[Tensor, "batch row d_model"]:
     last = hook_name(until, int(bridge.cfg.n_layers))
+    # After a user's lasting hooks at this point, which `resid` has passed already.
+    enter = f"blocks.{layer}.hook_resid_pre", lambda _, hook: resid
     with (
         without_hooks(_of_embeddings(bridge)),
         only_blocks_from(bridge, layer),
-        _entering(bridge.blocks[layer], resid),
-        hooked(bridge, [*fwd_hooks, (last, stop)]),
+        hooked(bridge, [enter, *fwd_hooks, (last, stop)]),
     ):
         return bridge(resid, **inputs)
 
@@ -141,23 +142,6 @@ def _of_embeddings(bridge: TransformerBridge) -> Iterator[HookPoint]:
         part = bridge._modules.get(name)
         if part is not None:
             yield from (each for each in part.modules() if isinstance(each, HookPoint))
-
-
-@contextmanager
-def _entering(block: nn.Module, resid: Tensor) -> Iterator[None]:
-    """Make the block get `resid`, whatever the blocks below return.
-
-    The bridge's own way, `start_at_layer`, came with TransformerLens 4.
-    """
-
-    def enter(_block: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict]:
-        if args:
-            return (resid, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": resid}
-
-    with torch_hooks_as_found([block]):
-        block.register_forward_pre_hook(enter, with_kwargs=True)
-        yield
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from tests.support.clean import left_as_found
 from tests.support.exact import tolerance
 from tests.support.reference_intervention import patched_logits
 from tests.support.tiny import D_VOCAB, long_rope_bridge, shared_bridge
+from tests.support.user_hooks import permanent_hook
 
 pytestmark = pytest.mark.usefixtures("exact")
 
@@ -66,6 +67,25 @@ def test_two_streams_are_the_step_by_step_loop(request, bridge, tokens):
     for patch, row in zip(PATCHES, logits[:, 0], strict=True):
         expected = patched_logits(bridge, tokens, patch, prompt_length=PROMPT_LENGTH)
         torch.testing.assert_close(row, expected, rtol=0, atol=atol)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "gemma2"])
+@pytest.mark.parametrize("layer", [1, 2])
+def test_a_lasting_hook_where_a_patch_enters_acts_once(architecture, layer, tokens):
+    # The reference finds mean residuals once for each model, with or without hooks.
+    patches = [patch for patch in PATCHES if patch.scale != "deviation"]
+    with (
+        left_as_found(shared_bridge(architecture)) as bridge,
+        permanent_hook(bridge, layer, lambda resid, hook: 1.5 * resid + 0.5),
+    ):
+        logits = teacher_forced_logits(
+            bridge, tokens, [None, *patches], prompt_length=PROMPT_LENGTH
+        )
+        torch.testing.assert_close(logits[0], bridge(tokens), rtol=0, atol=tolerance(architecture))
+        for patch, row in zip(patches, logits[1:, 0], strict=True):
+            expected = patched_logits(bridge, tokens, patch, prompt_length=PROMPT_LENGTH)
+            torch.testing.assert_close(row, expected, rtol=0, atol=tolerance(architecture))
 
 
 @torch.no_grad()

@@ -233,5 +233,4 @@ def test_the_library_puts_on_all_its_hooks_this_way():
         ("components.py", "run_with_cache"),
         ("hooks.py", "add_hook"),
         ("hooks.py", "hooks"),
-        ("partial_run.py", "register_forward_pre_hook"),
     ]

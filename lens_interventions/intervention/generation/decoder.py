@@ -151,8 +151,8 @@ def _probe(bridge: TransformerBridge, split: int, lengths: range, *, hooks: bool
 
     Two prompts, one of them padded, read in chunks, clean and under a patch; and under the user's
     temporary `hooks`, or without them. At first and at last they are compared with a run of the
-    text so far, and under hooks the clean rows also with a call without a patch. In between, the
-    clean prompt without padding is compared with one run of the whole text.
+    text so far, and under hooks, lasting ones too, the clean rows also with a call without a patch.
+    In between, the clean prompt without padding is compared with one run of the whole text.
     """
     generator, device = torch.Generator().manual_seed(0), bridge.cfg.device
     size = (2, lengths[-1])
@@ -167,7 +167,9 @@ def _probe(bridge: TransformerBridge, split: int, lengths: range, *, hooks: bool
         cached = CachedDecoder(bridge, patches, chunk_size=lengths.start // 2 + 1)
         recomputed = RecomputingDecoder(bridge, patches)
         plain = PatchBatch.of_prompts([None], 2)
-        alone = CachedDecoder(bridge, plain, chunk_size=lengths.start) if hooks else None
+        # A hook may act in another way on a step's one column than on the two under a patch.
+        own = hooks or lasting_hooks(bridge)
+        alone = CachedDecoder(bridge, plain, chunk_size=lengths.start) if own else None
         whole = bridge(tokens[:1])[0] if len(lengths) > len(_FEW) else None
         for length in lengths:
             known = tokens[:, :length]

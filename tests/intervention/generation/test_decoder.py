@@ -156,6 +156,28 @@ def test_a_hook_that_goes_by_column_above_the_patch_gets_whole_texts(fn):
     assert out.tokens.tolist() == expected
 
 
+def first_column(resid, hook):
+    return torch.cat([0 * resid[:, :1], resid[:, 1:]], dim=1)
+
+
+def smeared(resid, hook):
+    return torch.cat([resid[:, :1], resid[:, 1:] + resid[:, :-1]], dim=1)
+
+
+@pytest.mark.parametrize("patch", [None, PATCH])
+@pytest.mark.parametrize("name", ["hook_resid_pre", "hook_mlp_out", "hook_resid_post"])
+@pytest.mark.parametrize("fn", [first_column, smeared])
+def test_a_permanent_hook_may_act_otherwise_on_one_column_than_on_two(fn, name, patch):
+    bridge, prompts = tiny_bridge("llama"), [PROMPTS[0]]
+    # In the last block, where what it does to one column shows in no other.
+    bridge.hook_dict[f"blocks.2.{name}"].add_perma_hook(fn)
+    with float64_softmax():
+        expected = naive_tokens(bridge, prompts, patch, 5)
+        with pytest.warns(UserWarning, match="not exact on Llama.*recomputed"):
+            out = li.generate(bridge, prompts, patch, **OPTIONS)
+    assert out.tokens.tolist() == expected
+
+
 def late(resid, hook):
     """Acts beyond the few tokens that are enough to try a decoder on most models."""
     return torch.cat([resid[:, :12], steer(resid[:, 12:], hook)], dim=1)
