@@ -73,9 +73,11 @@ def require_output(path: Path | None, suffixes: Sequence[str], *read: Path | Non
 
 
 def require_blocks(model: str | None, layers: Sequence[int]) -> None:
-    """Refuse layers that the model does not have, if its config says so."""
+    """Refuse a layer that is given twice, or one too high for the model, if its config says so."""
     from ..model import config, points
 
+    if len(set(layers)) < len(layers):
+        raise typer.BadParameter(f"--layer names a block twice: {', '.join(map(str, layers))}")
     n_layers = config.known_blocks(model)
     if n_layers is not None:
         with usage():

@@ -27,7 +27,7 @@ def demo(
         raise FileNotFoundError(f"there is no directory {results}")
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file: choose a directory")
-    made = not out.exists()
+    made = [each for each in (out, *out.parents) if not each.exists()]
     out.mkdir(parents=True, exist_ok=True)
     try:
         require_output(out / "index.html", [".html"])
@@ -38,6 +38,8 @@ def demo(
         # The demo takes minutes, so it prints lines for a log as well as for a terminal.
         path = build_page(bridge, out / "index.html", results=results, progress=True)
     finally:
-        if made and not any(out.iterdir()):
-            out.rmdir()
+        for directory in made:
+            if any(directory.iterdir()):
+                break
+            directory.rmdir()
     typer.echo(f"wrote {path}", err=True)

@@ -193,15 +193,16 @@ def _print(
     from rich.table import Table
     from rich.text import Text
 
+    from ..drawing.labels import counted
+
     table = Table(expand=True)
     cells, facts = [], []
     for row, (text, loops) in enumerate(marked):
         table.add_column(names[int(out.patch_index[row])], ratio=1)
         cells.append(text)
         mean = float(out.log_probs[row].nanmean())
-        facts.append(
-            f"{int(out.lengths[row])} tokens, {-mean:.2f} nats each under the model; {loops}"
-        )
+        tokens = counted(int(out.lengths[row]), "token")
+        facts.append(f"{tokens}, {-mean:.2f} nats each under the model; {loops}")
     table.add_row(*cells, end_section=True)
     table.add_row(*(Text(fact, style="dim") for fact in facts))
     console = Console()

@@ -168,6 +168,7 @@ def train_patch(
                 progress=True,
             )
         except DivergenceError as error:
+            partial.unlink(missing_ok=True)  # from there, every training ends as this one did
             if error.best is None:
                 raise
             error.best.save(out)

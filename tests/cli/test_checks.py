@@ -61,6 +61,11 @@ def text(tmp_path: Path) -> Path:
         (("lens",), 2, "give a text, or --file"),
         (("generate", "a", "--layer", 3, "--strength", 1), 2, "the model has blocks 0 to 2"),
         (("slopes", "--file", "TEXT", "--out", "x.html", "--layer", 3), 2, "blocks 0 to 2"),
+        (
+            ("slopes", "--file", "TEXT", "--out", "x.html", "--layer", 1, "--layer", 1),
+            2,
+            "--layer names a block twice: 1, 1",
+        ),
         (("generate", "a", "--layer", 1, "--strength", "nan"), 2, "nan is not a finite number"),
         (("generate", "a", *PATCH, "--mode", "replace"), 2, "'replace' is not one of interpolate"),
         (("generate", "a", *PATCH, "--embedding", "lens"), 2, "--embedding lens needs --lens"),

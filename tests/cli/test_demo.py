@@ -39,8 +39,9 @@ def test_it_says_what_it_measures_and_writes_the_page(run, tmp_path, monkeypatch
 
 
 def test_a_model_that_is_not_there_leaves_no_directory(command, tmp_path):
-    status, _, err = command("demo", "--model", tmp_path / "none", "--out", tmp_path / "report")
-    assert status == 1, err
+    for out in (tmp_path / "report", tmp_path / "some" / "where"):
+        status, _, err = command("demo", "--model", tmp_path / "none", "--out", out)
+        assert status == 1, err
     assert not list(tmp_path.iterdir())
 
 

@@ -133,6 +133,8 @@ def test_the_best_write_of_a_training_that_diverges_is_saved(run, corpus, tmp_pa
     assert best in (4, 8)
     assert "nan after 12 steps" in err
     assert f"{out} has the best write so far, of step {best}" in err
+    # The same command with another learning rate, as it was told, begins anew.
+    assert list(tmp_path.glob("*.partial")) == []
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ class StageProgress:
             self._bar.initial = self._bar.n = kept
             self._bar.refresh()
         elif self._label is not None:
-            say(f"{self._label}: {units} units, {kept} of them kept")
+            say(f"{self._label}: {units} unit{'' if units == 1 else 's'}, {kept} of them kept")
 
     def inside(self, share: float) -> None:
         """Report the share of a unit that is done."""

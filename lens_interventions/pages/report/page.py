@@ -91,7 +91,9 @@ class _ShownRun:
         if self._result.experiment == "scratch":
             networks = self._result.settings["networks"]
             depths = sorted({int(network[0]) for network in networks})
-            layers = f"networks of {' and '.join(map(str, depths))} blocks"
+            *fewer, last = depths
+            several = f"{', '.join(map(str, fewer))} and " if fewer else ""
+            layers = f"networks of {several}{counted(last, 'block')}"
         return (
             f"{model['name']}: {layers} of width {model['d_model']}, vocabulary "
             f"{model['d_vocab']}, {model['dtype']} on {model['device']}"
