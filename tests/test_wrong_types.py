@@ -294,6 +294,32 @@ def teacher_forced(patch=None, **options):
             TypeError,
             "n_components must be a whole number, got 2.5",
         ),
+        (
+            lambda: li.TrainingOptions(window=None),
+            TypeError,
+            "window must be a whole number, got None",
+        ),
+        (
+            lambda: li.train_patch(BRIDGE, TOKENS, layer=1, steps=None),
+            TypeError,
+            "steps must be a whole number, got None",
+        ),
+        (
+            lambda: li.train_patch(BRIDGE, TOKENS, layer=1, source=["true"]),
+            ValueError,
+            r"source must be one of .*; got \['true'\]",
+        ),
+        (lambda: li.ResidualStore(gib="1"), TypeError, "gib must be a number, got str '1'"),
+        (
+            lambda: li.refine_affine_lens(BRIDGE, LENS, UNREAD, learning_rate="1"),
+            TypeError,
+            "learning_rate must be a number, got str '1'",
+        ),
+        (
+            lambda: li.refine_affine_lens(BRIDGE, LENS, UNREAD, patience=None),
+            TypeError,
+            "patience must be a whole number, got None",
+        ),
         (lambda: li.BackPatch("a"), TypeError, "layer must be a whole number, got 'a'"),
         (lambda: li.SLED(scale=2.5), TypeError, "scale must be a whole number, got 2.5"),
         *(

@@ -20,7 +20,12 @@ from .._progress import progress_bar
 from ..lens.affine import AffineLens
 from ..lens.distributions import expectation
 from ..lens.reduction import default_chunk_size
-from ..model.argument_types import require_counts, require_instance, require_whole_numbers
+from ..model.argument_types import (
+    require_counts,
+    require_instance,
+    require_numbers,
+    require_whole_numbers,
+)
 from ..model.exclusive import exclusive
 from ..model.gradients import require_gradients
 from ..model.points import select_points
@@ -83,7 +88,7 @@ def refine_affine_lens(
     tokens or measurements is below 1, if the lens belongs to other weights, if a residual is not
     finite, if products are in half precision, if a hook is on the final norm or the unembedding, or
     inside `torch.inference_mode`, or if the model was loaded there; `TypeError` if one of these
-    numbers or the seed is not a whole number, or `lens` is none.
+    numbers or the seed is not a whole number, `learning_rate` is no number, or `lens` is none.
     """
     require_gradients("refine_affine_lens", bridge)
     require_instance("lens", lens, AffineLens)
@@ -91,6 +96,7 @@ def refine_affine_lens(
     require_counts(evaluate_every=evaluate_every)
     require_counts(least=2, window=window)
     require_whole_numbers(seed=seed)
+    require_numbers(learning_rate=learning_rate)
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate must be a finite number above 0, got {learning_rate}")
     lens.require_fits(bridge)
@@ -102,7 +108,7 @@ def refine_affine_lens(
     windows = [piece for piece in windows if len(piece) > 1]
     kept_out, train = _split(windows, held_out)
     batch = min(batch, sum(map(len, train)))
-    order = torch.Generator().manual_seed(operator.index(seed))
+    order = torch.Generator().manual_seed(operator.index(seed) % 2**64)
     training = _Training(head, lens, _streams(bridge, kept_out), learning_rate, steps)
     best = training.measure()
     history = [float(best.mean())]

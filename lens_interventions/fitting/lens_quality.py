@@ -12,7 +12,7 @@ from ..lens.lens_over import lens_over
 from ..lens.protocol import Lens, bound_lens, provenance
 from ..measures.interval_table import interval_rows
 from ..measures.intervals import Interval, mean_intervals
-from ..model.argument_types import require_counts
+from ..model.argument_types import require_counts, require_counts_or_none, require_instance
 from ..model.exclusive import exclusive
 from ..model.kinds import ReadableModel
 from ..model.tokens import TextOrTokens, require_texts
@@ -144,15 +144,22 @@ def lens_quality(
     - `prepend_bos`: as in `TransformerBridge.to_tokens`.
     - `progress`: show a progress bar over texts.
 
-    Raises `ValueError` if a lens has the name "raw", `skip_first` is below 0, no text has more than
-    `skip_first` tokens, a text cannot be read, or a lens belongs to other weights;
-    `NotImplementedError` if the model is recurrent or not a causal decoder; `TypeError` if `texts`
-    is one text, or a lens cannot be called.
+    Raises `ValueError` if a lens has the name "raw", `skip_first` is below 0 or not below
+    `max_tokens`, no text has more than `skip_first` tokens, a text cannot be read, or a lens
+    belongs to other weights; `NotImplementedError` if the model is recurrent or not a causal
+    decoder; `TypeError` if `texts` is one text, a name is no string, or a lens cannot be called.
     """
     require_texts(bridge, texts)
     require_counts(least=0, skip_first=skip_first)
-    require_counts(max_tokens=max_tokens)
+    require_counts_or_none(max_tokens=max_tokens)
+    if max_tokens is not None and max_tokens <= skip_first:
+        raise ValueError(
+            f"max_tokens must be above skip_first, or nothing is left to read; got {max_tokens} "
+            f"and {skip_first}"
+        )
     lenses = lens if isinstance(lens, Mapping) else {"fitted": lens}
+    for name in lenses:
+        require_instance("the name of a lens", name, str)
     if not lenses or RAW in lenses:
         raise ValueError(f"name one or more lenses, and none of them {RAW!r}; got {list(lenses)}")
     if unfitted := [name for name, one in lenses.items() if one is None]:

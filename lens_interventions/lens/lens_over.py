@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .._progress import progress_bar
-from ..model.argument_types import require_counts
+from ..model.argument_types import require_counts_or_none
 from ..model.exclusive import exclusive
 from ..model.kinds import ReadableModel
 from ..model.text_pieces import NO_TEXT
@@ -65,7 +65,7 @@ def lens_over(
         )
     _refuse_what_is_not_kept(options)
     require_texts(bridge, texts)
-    require_counts(max_tokens=max_tokens)
+    require_counts_or_none(max_tokens=max_tokens)
     if max_tokens is not None:
         max_tokens = min(max_tokens, int(bridge.cfg.n_ctx))
     points: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ from transformer_lens import ActivationCache
 from transformer_lens.tools.analysis import JacobianLens
 
 from ..model.argument_names import instead_of
-from ..model.argument_types import require_counts, require_whole_numbers
+from ..model.argument_types import require_counts_or_none, require_whole_numbers
 from ..model.chat import Message, text_or_messages
 from ..model.exclusive import exclusive
 from ..model.kinds import ReadableModel
@@ -248,7 +248,7 @@ def _check_options(
             f"divergences must be a list with 'kl', and 'kl_reverse' and 'js' if wanted; got "
             f"{divergences!r}"
         )
-    require_counts(chunk_size=chunk_size)
+    require_counts_or_none(chunk_size=chunk_size)
     require_whole_numbers(top_k=top_k)
     if not 1 <= top_k <= d_vocab:
         raise ValueError(f"top_k must be between 1 and the vocabulary size {d_vocab}, got {top_k}")

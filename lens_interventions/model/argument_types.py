@@ -44,16 +44,23 @@ def whole_numbers(given: Any) -> list[int]:
     return [operator.index(each) for each in numbers]
 
 
-def require_counts(*, least: int = 1, **given: object) -> None:
-    """Check whole numbers that may not be below `least`; None stands for a default.
+def require_counts(*, least: int = 1, **given: Any) -> None:
+    """Check whole numbers that may not be below `least`.
 
     Raises `TypeError` for one that is not a whole number, and `ValueError` for one below `least`.
     """
-    counts: dict[str, Any] = {name: n for name, n in given.items() if n is not None}
-    require_whole_numbers(**counts)
-    for name, count in counts.items():
+    require_whole_numbers(**given)
+    for name, count in given.items():
         if count < least:
             raise ValueError(f"{name} must be at least {least}, got {count}")
+
+
+def require_counts_or_none(**given: Any) -> None:
+    """Check whole numbers that may not be below 1, or None, which stands for a default.
+
+    Raises errors as `require_counts` does.
+    """
+    require_counts(**{name: count for name, count in given.items() if count is not None})
 
 
 def python_numbers(value: Any) -> Any:

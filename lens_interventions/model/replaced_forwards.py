@@ -6,6 +6,7 @@ from typing import Any
 from weakref import WeakSet, ref
 
 from torch import nn
+from transformer_lens.model_bridge import supported_architectures
 
 from .kinds import ReadableModel, inner_model
 from .restoration import Change
@@ -57,10 +58,20 @@ def replaced_forward(module: nn.Module) -> Callable[..., Any] | None:
 def forwards_of_user(bridge: ReadableModel) -> tuple[ref[Callable[..., Any]], ...]:
     """The functions that others have put in place of the `forward` of single modules.
 
-    They are given by weak references, which are equal only to those to the same living function.
+    Those by which TransformerLens adapts an architecture, such as Falcon, do not count. They are
+    given by weak references, which are equal only to those to the same living function.
     """
-    found = map(replaced_forward, modules_of(bridge))
-    return tuple(ref(forward) for forward in found if forward is not None and forward not in _own)
+    return tuple(
+        ref(forward)
+        for forward in map(replaced_forward, modules_of(bridge))
+        if not (forward is None or forward in _own or _adapts(forward))
+    )
+
+
+def _adapts(forward: Callable[..., Any]) -> bool:
+    # Not by its `__module__`, which `functools.wraps` takes over from what it wraps.
+    defined_in = getattr(forward, "__globals__", {}).get("__name__", "")
+    return defined_in.startswith(supported_architectures.__name__)
 
 
 def has_kernels(bridge: ReadableModel) -> bool:

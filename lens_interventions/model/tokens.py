@@ -298,7 +298,7 @@ def _check(bridge: ReadableModel, ids: Int[Tensor, " pos"], any_length: bool) ->
     if len(ids) > context and not any_length:
         raise ValueError(
             f"{len(ids)} tokens do not fit the model's context of {context}: shorten the text "
-            "(teacher forcing, and lens_over with max_tokens=, read longer ones)"
+            "(teacher forcing, and functions with max_tokens=, read longer ones)"
         )
     d_vocab = int(bridge.cfg.d_vocab)
     low, high = int(ids.min()), int(ids.max())

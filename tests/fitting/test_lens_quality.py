@@ -121,8 +121,11 @@ def test_several_lenses_are_compared_on_the_same_texts(judged):
     ("given", "error", "message"),
     [
         ({"lens": None}, TypeError, "'fitted' is None: the raw lens is read in any case"),
+        ({"lens": {1: None}}, TypeError, "the name of a lens must be of the class str, got int 1"),
         ({"lens": "lens.safetensors"}, TypeError, r"load a file with AffineLens\.load"),
         ({"skip_first": -1}, ValueError, "skip_first must be at least 0, got -1"),
+        ({"skip_first": None}, TypeError, "skip_first must be a whole number, got None"),
+        ({"max_tokens": 2, "skip_first": 2}, ValueError, "max_tokens must be above .* 2 and 2"),
     ],
 )
 @pytest.mark.usefixtures("as_users_run")

@@ -66,6 +66,13 @@ def test_what_is_put_on_a_model_is_named(put_on, said):
     assert alteration(bridge) is None
 
 
+def test_what_transformer_lens_puts_on_is_no_alteration():
+    """It adapts Falcon by other forwards of single modules."""
+    bridge = shared_bridge("falcon", torch.float32)
+    assert any("forward" in vars(module) for module in bridge.original_model.modules())
+    assert alteration(bridge) is None
+
+
 def test_what_the_library_puts_on_is_no_alteration():
     bridge = shared_bridge("llama", torch.float32)
     with fast_blocks(bridge, 10**6):

@@ -13,7 +13,7 @@ from transformers import LogitsProcessor, StoppingCriteria, StoppingCriteriaList
 from ..._progress import progress_bar, show_as_done, steps
 from ...lens.distributions import log_probs_of
 from ...model.argument_names import instead_of
-from ...model.argument_types import require_counts, require_whole_numbers
+from ...model.argument_types import require_counts, require_counts_or_none
 from ...model.chat import Message, text_or_messages
 from ...model.exclusive import exclusive
 from ...model.fast_linears import Forwards, decoding_forwards
@@ -299,8 +299,8 @@ def _check(
     callback: object,
 ) -> None:
     refuse_hooks_of_patches(bridge)
-    require_whole_numbers(max_new_tokens=max_new_tokens)  # None is no default of it
-    require_counts(max_new_tokens=max_new_tokens, chunk_size=chunk_size)
+    require_counts(max_new_tokens=max_new_tokens)
+    require_counts_or_none(chunk_size=chunk_size)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be a function of a GenerationStep, got {callback!r:.60}")
     if not patches:

@@ -7,7 +7,12 @@ from jaxtyping import Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from ...model.argument_types import require_counts, require_numbers, require_whole_numbers
+from ...model.argument_types import (
+    require_counts,
+    require_counts_or_none,
+    require_numbers,
+    require_whole_numbers,
+)
 from ...model.other_weights import name_of_weights
 from ...model.partial_run import refuse_late_hooks
 from ..adapted_reader import require_adapt
@@ -26,8 +31,9 @@ def check_write(
     save_every: int,
 ) -> None:
     """Raise `ValueError` or `TypeError` unless such a write can be trained on the model."""
-    require_counts(steps=steps, save_every=save_every, rank=rank)
-    if source not in SOURCES:
+    require_counts(steps=steps, save_every=save_every)
+    require_counts_or_none(rank=rank)
+    if source not in list(SOURCES):  # which hashes nothing
         raise ValueError(f"source must be one of {', '.join(SOURCES)}; got {source!r}")
     if rank is not None and rank > int(bridge.cfg.d_model):
         raise ValueError(
@@ -42,13 +48,15 @@ def check_write(
 def check_reach(
     pieces: Sequence[Int[Tensor, " _"]], options: TrainingOptions, *, purpose: str
 ) -> None:
-    """Raise `ValueError` if the write reaches no position of the pieces of text for a purpose."""
+    """Raise `ValueError` if the write changes no prediction of the pieces, for a purpose."""
     longest = max(map(len, pieces))
-    if options.first_position >= longest - 1:  # the last token has no next one
+    # The last token is predicted one position before it, and that position is not patched.
+    if options.first_position > longest - 3:
         raise ValueError(
-            f"the write begins at position {options.first_position}, but pieces of at most "
-            f"{longest} tokens to {purpose} have nothing to write beyond position {longest - 2}: "
-            "lower first_position, or give a larger window or longer texts"
+            f"the write begins at position {options.first_position} and changes predictions at "
+            f"later ones, but in pieces of at most {longest} tokens to {purpose} the last "
+            f"prediction is at position {longest - 2}: lower first_position, or give a larger "
+            "window or longer texts"
         )
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from ...model.argument_types import (
     python_numbers,
     require_counts,
+    require_counts_or_none,
     require_instance,
     require_numbers,
 )
@@ -85,18 +86,18 @@ class TrainingOptions:
             batch_size=self.batch_size,
             evaluate_every=self.evaluate_every,
             held_out_windows=self.held_out_windows,
-            patience=self.patience,
         )
+        require_counts_or_none(patience=self.patience)
         require_counts(least=2, window=self.window)
         require_counts(least=0, first_position=self.first_position)
         if not (
             0 < self.learning_rate < math.inf
             and self.max_gradient_norm > 0
-            and self.weight_decay >= 0
+            and 0 <= self.weight_decay < math.inf
         ):
             raise ValueError(
                 "learning_rate must be finite and above 0, max_gradient_norm above 0, weight_decay "
-                f"at least 0; got {self.learning_rate}, {self.max_gradient_norm} and "
+                f"finite and at least 0; got {self.learning_rate}, {self.max_gradient_norm} and "
                 f"{self.weight_decay}"
             )
         require_learnable(self.embedding, self.scale)

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from ...model.argument_types import require_numbers
 from ...model.exclusive import exclusive
 from ...model.partial_run import run_late_blocks
 from ...model.readout import Readout
@@ -27,8 +28,9 @@ class ResidualStore:
     def __init__(self, *, gib: float = 4.0) -> None:
         """A store of at most `gib` GiB; residuals that do not fit are computed at every visit.
 
-        Raises `ValueError` if `gib` is not a number of at least 0.
+        Raises `ValueError` if `gib` is below 0 or NaN, `TypeError` if it is no number.
         """
+        require_numbers(gib=gib)
         if not gib >= 0:
             raise ValueError(f"gib must be at least 0, got {gib}")
         self._room = gib * _GIB

@@ -185,6 +185,9 @@ def train_patch(
         check_reach(ours.held_out.pieces, options, purpose="hold out")
         with about("preserve"):
             preserved = None if preserve is None else corpora(preserve, None)
+            if preserved is not None:
+                check_reach(preserved.training.pieces, options, purpose="train on")
+                check_reach(preserved.held_out.pieces, options, purpose="hold out")
         reader = None
         if adapt is not None:
             assert adapter_rank is not None

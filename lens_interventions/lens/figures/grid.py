@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ...drawing.labels import visible
-from ...model.argument_types import require_counts
+from ...model.argument_types import require_counts_or_none
 from ...model.points import FINAL, INPUT, point_name
 from ..statistics import STATISTICS, Statistic, drawn, related
 
@@ -175,7 +175,7 @@ def cells(values: Tensor) -> np.ndarray:
 
 
 def _select_rows(points: tuple[str, ...], every: int | None, include_input: bool) -> list[int]:
-    require_counts(every=every)
+    require_counts_or_none(every=every)
     rows = [i for i, point in enumerate(points) if point != INPUT]
     # The input is not a layer: the same layers are shown with it and without it.
     every = every or max(1, math.ceil(len(rows) / _MAX_ROWS))

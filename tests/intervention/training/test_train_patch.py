@@ -186,14 +186,22 @@ class TestRefusals:
             ({"layer": 3}, "blocks 0 to 2, the patch asks for 3"),
             ({"layer": (1, 1)}, "names a block twice"),
             (
-                {"options": dataclasses.replace(SMALL, first_position=11)},
-                "begins at position 11, but pieces of at most 12 tokens .* beyond position 10",
+                # Of 12 tokens the last is predicted at position 10, which is not patched then.
+                {"options": dataclasses.replace(SMALL, first_position=10)},
+                "begins at position 10 .* of at most 12 tokens .* prediction is at position 10",
             ),
             ({"texts": [[5, 6, 7]]}, "1 piece of 12 tokens to train on and 0 to hold out"),
             ({"texts": [[5, 6, 7]], "held_out": [[5]]}, "no text of held_out has two tokens"),
             ({"held_out": [[5, 999]]}, "held_out: text 0: token ids must be in"),
             # Nothing would be written there, and no step would be better than the first.
-            ({"held_out": [[5, 6]]}, "at position 1, but pieces of at most 2 tokens to hold out"),
+            ({"held_out": [[5, 6, 7]]}, "pieces of at most 3 tokens to hold out"),
+            (
+                {
+                    "preserve": [[5, 6, 7]] * 20,
+                    "options": dataclasses.replace(SMALL, change_penalty=1.0),
+                },
+                "preserve: the write begins at position 1 .* at most 3 tokens to train on",
+            ),
             (
                 {"source": "zero", "options": dataclasses.replace(SMALL, bias=False)},
                 "only the bias, but bias is False",
@@ -203,6 +211,10 @@ class TestRefusals:
     def test_what_makes_no_sense(self, options, message):
         with pytest.raises(ValueError, match=message):
             train(shared_bridge("llama"), **options)
+
+    def test_the_last_position_where_a_write_can_begin(self, llama):
+        options = dataclasses.replace(SMALL, first_position=9)
+        assert train(llama, options=options).curve["gradient_norm"].gt(0).any()
 
     def test_an_embedding_that_the_model_transforms(self):
         bridge = tiny_bridge("llama")
